@@ -1,0 +1,192 @@
+"""A dialogue: messages on one side, the engine's token ids on the other, and the template between them.
+
+Every turn the whole dialogue is rendered with the chat template, and the ids the engine already holds
+are compared with it: what agrees stays, what differs is rolled back, and only the rest is fed. So undo,
+edit, a changed system prompt, a recorded answer in place of a generated one, and templates that rewrite
+earlier turns (Qwen3 drops old thinking) are all one mechanism, and a resumed dialogue is fed exactly as
+one that never stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loopserve_cli.config import SamplingOptions
+from loopserve_cli.engine.events import Event, Token, TurnDone
+from loopserve_cli.errors import UsageError
+from loopserve_cli.messages import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from loopserve_cli.engine.engine import Engine
+
+class Template:
+    """A tokenizer's chat template, rendered to ids; what was tokenised once is not tokenised again.
+
+    The rendered text is cut before every special token. No token spans such a cut, so each piece has
+    the same ids wherever it stands, and the pieces of old turns come from a table.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raises UsageError when the tokenizer has no chat template."""
+        if not tokenizer.chat_template:
+            raise UsageError("this model's tokenizer has no chat template; use an instruct or chat model")
+        self.tokenizer = tokenizer
+        special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+        specials = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._cut = re.compile("(?=" + "|".join(map(re.escape, specials)) + ")") if specials else None
+        self._ids: dict[str, list[int]] = {}
+
+    def text(self, messages: list[Message], generation_prompt: bool) -> str:
+        """The dialogue as the template writes it; raises UsageError when the template refuses it."""
+        from jinja2 import TemplateError
+
+        rows = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                rows, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except TemplateError as error:
+            raise UsageError(f"the model's chat template refuses this dialogue: {error}") from None
+        return str(rendered)
+
+    def ids(self, messages: list[Message], generation_prompt: bool) -> list[int]:
+        """The token ids of the whole dialogue."""
+        text = self.text(messages, generation_prompt)
+        pieces = [piece for piece in self._cut.split(text) if piece] if self._cut else [text]
+        fresh: dict[str, list[int]] = {}
+        ids: list[int] = []
+        for piece in pieces:
+            known = self._ids.get(piece)
+            if known is None:
+                known = self.tokenizer(piece, add_special_tokens=False).input_ids
+            fresh[piece] = known
+            ids += known
+        self._ids = fresh
+        return ids
+
+
+class Conversation:
+    """A growing dialogue on one engine."""
+
+    def __init__(self, engine: Engine, system: str | None = None, conversation_id: str | None = None) -> None:
+        """Start an empty dialogue; the engine's store is emptied."""
+        self.engine = engine
+        self.template = Template(engine.tokenizer)
+        self.id = conversation_id or uuid.uuid4().hex[:12]
+        self.messages: list[Message] = [Message("system", system)] if system else []
+        engine.reset()
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt, if there is one."""
+        first = self.messages[0] if self.messages else None
+        return first.content if first is not None and first.role == "system" else None
+
+    @property
+    def turns(self) -> int:
+        """How many user messages the dialogue has."""
+        return sum(m.role == "user" for m in self.messages)
+
+    def set_system(self, text: str | None) -> None:
+        """Change the system prompt; the next turn feeds again what that changes."""
+        rest = self.messages[1:] if self.system is not None else self.messages
+        self.messages = [Message("system", text), *rest] if text else list(rest)
+
+    def ask(
+        self, text: str, sampling: SamplingOptions, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Say `text` and yield the turn's events; the last, `TurnDone`, carries the whole record.
+
+        The user message counts as said at once; the answer joins the dialogue when the turn ends, also
+        when it was cancelled. If the turn fails (ContextLimitError, out of memory), or if its iterator is
+        closed early, the dialogue is as before.
+        """
+        before = list(self.messages)
+        submitted = time.perf_counter()
+        self.messages.append(Message("user", text))
+        try:
+            new_ids, rolled_back = self._reconcile(generation_prompt=True)
+            tokenize_ms = (time.perf_counter() - submitted) * 1e3
+            answer: list[str] = []
+            for event in self.engine.turn(new_ids, sampling, cancelled, submitted):
+                if isinstance(event, Token):
+                    answer.append(event.text)
+                if not isinstance(event, TurnDone):
+                    yield event
+                    continue
+                record = replace(
+                    event.record,
+                    conversation_id=self.id,
+                    turn=self.turns,
+                    tokens_rolled_back=rolled_back,
+                    tokenize_ms=tokenize_ms,
+                    output_text="".join(answer),
+                )
+                partial = record.finish_reason == "cancelled"
+                self.messages.append(Message("assistant", "".join(answer), partial, record))
+                before = list(self.messages)
+                yield TurnDone(record)
+        finally:
+            self.messages = before
+
+    def replace_answer(self, text: str) -> None:
+        """Put a recorded answer in place of the generated one and prefill it, outside any turn's time."""
+        if not self.messages or self.messages[-1].role != "assistant":
+            raise UsageError("there is no answer to replace")
+        self.messages[-1] = replace(self.messages[-1], content=text, partial=False)
+        self.prefill()
+
+    def prefill(self) -> None:
+        """Feed what the engine does not hold yet, without generating: after a resume, say."""
+        if self.messages:
+            new_ids, _ = self._reconcile(generation_prompt=False)
+            self.engine.feed(new_ids)
+
+    def undo(self) -> str | None:
+        """Take back the last exchange and free its keys; returns its user text, or None if there was none."""
+        last = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=None)
+        if last is None:
+            return None
+        text = self.messages[last].content
+        self.messages = self.messages[:last]
+        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.messages else [])
+        return text
+
+    def load(self, messages: list[Message]) -> None:
+        """Replace the whole dialogue; what the engine holds of it already is kept."""
+        self.messages = list(messages)
+
+    def clear(self) -> None:
+        """Forget everything but the system prompt."""
+        self.messages = self.messages[:1] if self.system is not None else []
+        self.engine.reset()
+
+    def _reconcile(self, generation_prompt: bool) -> tuple[list[int], int]:
+        """Roll the engine back to where it agrees with the template; the ids to feed and how many were undone."""
+        full = self.template.ids(self.messages, generation_prompt)
+        rolled_back = self._roll_back(full[:-1] if generation_prompt else full)
+        return full[len(self.engine.tokens) :], rolled_back
+
+    def _roll_back(self, full: list[int]) -> int:
+        """Shorten the engine's store to its common prefix with `full`; returns how many tokens went."""
+        held = self.engine.tokens
+        common = common_prefix(held, full)
+        undone = len(held) - common
+        if undone:
+            self.engine.rewind(common)
+        return undone
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """How many leading items agree."""
+    shorter = min(len(left), len(right))
+    if left[:shorter] == right[:shorter]:
+        return shorter
+    return next(i for i in range(shorter) if left[i] != right[i])

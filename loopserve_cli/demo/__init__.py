@@ -1,0 +1,1 @@
+"""The bundled demo model: its language, its training, its measure, its files."""

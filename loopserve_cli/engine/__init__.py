@@ -1,0 +1,1 @@
+"""One engine, one event stream: token ids in, events with measurements out."""

@@ -1,0 +1,47 @@
+"""The one attention function that models call, registered with transformers under the name "loopserve".
+
+It is called after RoPE and after the store's `update`, so it sees all keys of the dialogue: query
+[1, H, n, D], key and value [1, G, N, D]. No mask function is registered beside it: there is one sequence
+and no padding, so transformers builds no mask, and causality is decided here alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loopserve_kernels.dense import dense_attention, masked_attention
+from torch import Tensor, nn
+
+# transformers treats names that contain "flash", "sdpa" or "flex_attention" in ways of their own.
+ATTENTION_NAME = "loopserve"
+
+
+def loopserve_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer; returns [1, n, H, D] as transformers expects it, and no weights."""
+    assert attention_mask is None, "one unpadded sequence needs no mask"
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if sliding_window is not None and sliding_window < key.shape[2] else None
+    if window is None and softcap is None and s_aux is None:
+        out = dense_attention(query, key, value, scaling)
+    else:
+        out = masked_attention(query, key, value, scaling, window, softcap, s_aux)
+    return out.transpose(1, 2), None
+
+
+def register() -> None:
+    """Make the function known to transformers; doing it again changes nothing."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION_NAME, loopserve_attention)

@@ -1,0 +1,264 @@
+"""The engine: token ids in, events with measurements out. It prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from loopserve_cli.config import Profile, SamplingOptions
+from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.sampling import Sampler, TextStream
+from loopserve_cli.engine.store import Store, empty_cache
+from loopserve_cli.errors import ContextLimitError, LoopserveError
+from loopserve_cli.profiling import Memory, Meter, Stopwatch
+from loopserve_cli.stats import TurnRecord, versions
+
+# Large enough to keep the matrix units busy, small enough to report progress and to be cancelled.
+PREFILL_CHUNK = {"cpu": 2048, "cuda": 8192}
+
+
+class Engine:
+    """One model, one dialogue's store, one profile."""
+
+    def __init__(self, loaded: LoadedModel, profile: Profile) -> None:
+        """An engine with an empty store."""
+        self.model = loaded.model
+        self.tokenizer = loaded.tokenizer
+        self.context_limit = loaded.context_limit
+        self.model_name = loaded.name
+        self.quant = loaded.quant
+        self.profile = profile
+        self.tokens: list[int] = []
+        self._torch_device = loaded.device
+        self._stop_ids = loaded.stop_ids
+        self._store = Store(loaded.layers)
+        self._meter = Meter(loaded.device)
+        self._versions = versions()
+
+    @property
+    def device(self) -> str:
+        """The device that holds the model's input layer, by name."""
+        if self._torch_device.type == "cuda":
+            return torch.cuda.get_device_name(self._torch_device)
+        return self._torch_device.type
+
+    @property
+    def dtype(self) -> str:
+        """The dtype the model computes in."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def memory(self) -> Memory:
+        """Memory in use now."""
+        return self._meter.read()
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes allocated for keys and values, wherever they are."""
+        return self._store.device_bytes + self._store.host_bytes
+
+    def set_profile(self, profile: Profile) -> None:
+        """Use another profile from the next turn on; the store stays."""
+        self.profile = profile
+
+    def rewind(self, length: int) -> None:
+        """Return to the state after `length` tokens, exactly."""
+        assert 0 <= length <= len(self.tokens)
+        self._store.rewind(length)
+        del self.tokens[length:]
+
+    def reset(self) -> None:
+        """Forget the dialogue and give its memory back."""
+        self._store.reset()
+        self.tokens.clear()
+        empty_cache(self._torch_device)
+
+    def feed(self, ids: list[int]) -> None:
+        """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing."""
+        for _ in self.feed_progress(ids):
+            pass
+
+    def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
+        """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
+        self._check_context(len(ids))
+        with self._whole_or_nothing():
+            self._store.reserve(len(self.tokens) + len(ids))
+        for first, chunk in self._chunks(ids):
+            with self._whole_or_nothing():
+                self._forward(chunk)
+            yield PrefillProgress(first + len(chunk), len(ids))
+
+    def turn(
+        self,
+        ids: list[int],
+        sampling: SamplingOptions,
+        cancelled: Callable[[], bool] = lambda: False,
+        submitted: float | None = None,
+    ) -> Iterator[Event]:
+        """Prefill `ids` after what is stored, then generate until something ends it.
+
+        Yields `PrefillProgress` per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
+        between chunks and between tokens. `submitted` is the `time.perf_counter` stamp TTFT counts from.
+        The last token of an answer is not in the store: it is fed with the next turn, which begins with it.
+        Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit.
+        """
+        assert ids, "a turn needs at least one new token"
+        self._check_context(len(ids) + 1)
+        watch = Stopwatch(self._torch_device, submitted)
+        cached = len(self.tokens)
+        self._meter.reset_peak()
+        sampler = Sampler(sampling, self._torch_device)
+        self._store.reserve(self._room_for(cached + len(ids) + sampling.max_new_tokens))
+
+        prefill_began = watch.ms()
+        logits = None
+        for first, chunk in self._chunks(ids):
+            if cancelled():
+                break
+            with self._whole_or_nothing():
+                logits = self._forward(chunk)
+            with watch.paused():
+                yield PrefillProgress(first + len(chunk), len(ids))
+        prefilled = len(self.tokens) - cached
+        prefill_ms = watch.ms() - prefill_began
+
+        stream = TextStream(self.tokenizer, sampling.stop)
+        stamps: list[float] = []
+        output: list[int] = []
+        finish = None if prefilled == len(ids) else "cancelled"
+        while finish is None:
+            if cancelled():
+                finish = "cancelled"
+                break
+            assert logits is not None
+            token = sampler.draw(logits, self.tokens + output[-1:] if sampler.needs_history else [])
+            stamps.append(watch.ms())
+            output.append(token)
+            text = "" if token in self._stop_ids else stream.push(token)
+            finish = self._finish_reason(token, stream, len(output), sampling)
+            with watch.paused():
+                yield Token(token, text + (stream.flush() if finish else ""))
+            if finish is None and not cancelled():
+                with self._whole_or_nothing():
+                    logits = self._forward([token])
+        stream.flush()
+
+        record = self._record(stamps, stamps[-1] if stamps else watch.ms(), prefill_ms, prefilled)
+        yield TurnDone(
+            replace(
+                record,
+                seed=sampling.seed,
+                tokens_new=prefilled,
+                tokens_cached=cached,
+                tokens_output=len(output),
+                tokens_logical=cached + prefilled + len(output),
+                output_text=stream.text,
+                finish_reason=finish,
+                first_token_ms=stamps[0] - prefill_began - prefill_ms if stamps else None,
+            )
+        )
+
+    def _finish_reason(self, token: int, stream: TextStream, count: int, sampling: SamplingOptions) -> str | None:
+        """Why the answer ends with this token, or None when it goes on."""
+        if token in self._stop_ids:
+            return "stop"
+        if stream.stopped:
+            return "stop_string"
+        if count >= sampling.max_new_tokens:
+            return "length"
+        # The token just drawn is not stored yet: it and its successor must fit.
+        if self.context_limit is not None and len(self.tokens) + 2 > self.context_limit:
+            return "context"
+        return None
+
+    def _record(self, stamps: list[float], e2e_ms: float, prefill_ms: float, prefilled: int) -> TurnRecord:
+        """What the turn measured; figures that need more tokens than there were stay None."""
+        memory = self._meter.read()
+        decode_ms = stamps[-1] - stamps[0] if len(stamps) > 1 else None
+        stored = self._store.length
+        return TurnRecord(
+            profile=self.profile.name,
+            model=self.model_name,
+            device=self.device,
+            dtype=self.dtype,
+            quant=self.quant,
+            ttft_ms=stamps[0] if stamps else None,
+            prefill_ms=prefill_ms,
+            tpot_ms=decode_ms / (len(stamps) - 1) if decode_ms is not None else None,
+            itl_ms=[later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)],
+            e2e_ms=e2e_ms,
+            decode_tokens_per_s=(len(stamps) - 1) / decode_ms * 1e3 if decode_ms else None,
+            prefill_tokens_per_s=prefilled / prefill_ms * 1e3 if prefilled else None,
+            dense_layers=len(self._store.layers) if prefilled else None,
+            keys_read=stored,
+            keys_stored=stored,
+            reselections=0,
+            kv_store_device_bytes=self._store.device_bytes,
+            kv_store_host_bytes=self._store.host_bytes,
+            working_set_bytes=0,
+            allocated_device_bytes=memory.allocated_device_bytes,
+            reserved_device_bytes=memory.reserved_device_bytes,
+            peak_device_bytes=memory.peak_device_bytes,
+            rss_bytes=memory.rss_bytes,
+            versions=self._versions,
+        )
+
+    def _check_context(self, new: int) -> None:
+        """Refuse what the model's context cannot hold."""
+        needed = len(self.tokens) + new
+        if self.context_limit is not None and needed > self.context_limit:
+            raise ContextLimitError(
+                f"the dialogue would be {needed} tokens long, but {self.model_name} reads at most "
+                f"{self.context_limit}; shorten the message, /undo, or /clear"
+            )
+
+    def _room_for(self, length: int) -> int:
+        return length if self.context_limit is None else min(length, self.context_limit)
+
+    def _chunks(self, ids: list[int]) -> Iterator[tuple[int, list[int]]]:
+        """The ids in prefill chunks, each with its offset."""
+        size = PREFILL_CHUNK.get(self._torch_device.type, 2048)
+        for first in range(0, len(ids), size):
+            yield first, ids[first : first + size]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int]) -> Tensor:
+        """Run the model over new ids at their positions; logits of the last, [1, V]."""
+        first = len(self.tokens)
+        device = self._torch_device
+        out = self.model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.arange(first, first + len(ids), device=device)[None],
+            past_key_values=self._store,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.tokens += ids
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """Undo a half-done forward pass: layers before the failure have stored what later ones have not."""
+        try:
+            yield
+        except BaseException as error:
+            self._store.rewind(len(self.tokens))
+            if is_out_of_memory(error):
+                empty_cache(self._torch_device)
+                raise LoopserveError(
+                    f"out of memory at {len(self.tokens)} stored tokens ({self._store.length} kept); "
+                    "shorten the message, /undo, or use --quant nf4"
+                ) from error
+            raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory; torch's CPU allocator says so only in its text."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,27 @@
+"""The errors a user sees: one line that says what to do, and an exit code."""
+
+from __future__ import annotations
+
+
+class LoopserveError(Exception):
+    """Something the user can mend; `exit_code` is the process's status."""
+
+    exit_code = 1
+
+
+class UsageError(LoopserveError):
+    """A wrong option, profile or setting."""
+
+    exit_code = 2
+
+
+class TranscriptError(LoopserveError):
+    """A dialogue file that cannot be read; the message names file, line and field."""
+
+
+class ModelError(LoopserveError):
+    """A model that cannot be loaded."""
+
+
+class ContextLimitError(LoopserveError):
+    """A turn that does not fit into the model's context."""

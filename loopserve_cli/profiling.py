@@ -1,0 +1,87 @@
+"""Clocks and meters: what a turn cost in time and memory, on a GPU or a CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes in use now. On a CPU there is no device: only the resident set is known."""
+
+    allocated_device_bytes: int | None
+    reserved_device_bytes: int | None
+    peak_device_bytes: int | None
+    free_device_bytes: int | None
+    rss_bytes: int
+
+
+class Meter:
+    """Reads the memory of one device, with a peak that can be set back before each phase."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Measure `device`; the process's resident set is always measured."""
+        import psutil
+
+        self.device = device
+        self._process = psutil.Process()
+
+    def reset_peak(self) -> None:
+        """Begin a new phase: the peak counts from here."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def read(self) -> Memory:
+        """Bytes in use at this moment."""
+        rss = self._process.memory_info().rss
+        if self.device.type != "cuda":
+            return Memory(None, None, None, None, rss)
+        import torch
+
+        return Memory(
+            allocated_device_bytes=torch.cuda.memory_allocated(self.device),
+            reserved_device_bytes=torch.cuda.memory_reserved(self.device),
+            peak_device_bytes=torch.cuda.max_memory_allocated(self.device),
+            free_device_bytes=torch.cuda.mem_get_info(self.device)[0],
+            rss_bytes=rss,
+        )
+
+
+class Stopwatch:
+    """The wall clock of one turn, which stands still while the reader of its events works.
+
+    Drawing a dashboard must not make a model look slow: `paused` wraps every yield, and what passes
+    inside it is in no figure.
+    """
+
+    def __init__(self, device: torch.device, started: float | None = None) -> None:
+        """Start at `started` (a `time.perf_counter` stamp) or now."""
+        self.device = device
+        self._started = time.perf_counter() if started is None else started
+        self._paused = 0.0
+
+    def ms(self) -> float:
+        """Milliseconds so far, once the device has done all that was asked of it."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - self._started - self._paused) * 1e3
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - began

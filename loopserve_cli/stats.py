@@ -1,0 +1,162 @@
+"""The record of one turn, and sums over many. Plain data: no torch, no printing.
+
+Units are in the names. `None` means unknown, never zero: a value that was not measured is not invented.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """Everything measured in one turn.
+
+    TTFT runs from the turn's submission to its first token id on the host; TPOT is
+    (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens.
+    """
+
+    conversation_id: str | None = None
+    turn: int | None = None
+    profile: str | None = None
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    quant: str | None = None
+    seed: int | None = None
+    repeat: int | None = None
+    tokens_logical: int | None = None
+    tokens_new: int | None = None
+    tokens_cached: int | None = None
+    tokens_rolled_back: int | None = None
+    tokens_output: int | None = None
+    output_text: str | None = None
+    finish_reason: str | None = None
+    ttft_ms: float | None = None
+    tokenize_ms: float | None = None
+    select_ms: float | None = None
+    prefill_ms: float | None = None
+    first_token_ms: float | None = None
+    compile_ms: float | None = None
+    tpot_ms: float | None = None
+    itl_ms: list[float] = field(default_factory=list)
+    e2e_ms: float | None = None
+    decode_tokens_per_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    alpha: float | None = None
+    lines_vertical: float | None = None
+    lines_slash: float | None = None
+    dense_layers: int | None = None
+    keys_read: int | None = None
+    keys_stored: int | None = None
+    reselections: int | None = None
+    reselect_ms: float | None = None
+    kv_store_device_bytes: int | None = None
+    kv_store_host_bytes: int | None = None
+    working_set_bytes: int | None = None
+    allocated_device_bytes: int | None = None
+    reserved_device_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    rss_bytes: int | None = None
+    agreement: float | None = None
+    kl_mean: float | None = None
+    nll: float | None = None
+    error: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON types, every field present."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TurnRecord:
+        """A record read back; fields this version does not know are dropped."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+SUMMARISED = (
+    "ttft_ms",
+    "prefill_ms",
+    "tpot_ms",
+    "e2e_ms",
+    "decode_tokens_per_s",
+    "prefill_tokens_per_s",
+    "tokens_new",
+    "tokens_output",
+    "rss_bytes",
+    "peak_device_bytes",
+    "agreement",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """A mean and percentiles; p90 needs 10 values and p99 needs 100, else None."""
+
+    n: int
+    mean: float
+    p50: float
+    p90: float | None
+    p99: float | None
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of an ascending sequence lies, interpolated linearly."""
+    position = (len(ordered) - 1) * share
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def distribution(values: Iterable[float | None]) -> Distribution | None:
+    """The distribution of the known values, or None when none is known."""
+    known = sorted(v for v in values if v is not None)
+    if not known:
+        return None
+    return Distribution(
+        n=len(known),
+        mean=statistics.fmean(known),
+        p50=percentile(known, 0.5),
+        p90=percentile(known, 0.9) if len(known) >= 10 else None,
+        p99=percentile(known, 0.99) if len(known) >= 100 else None,
+    )
+
+
+def summarise(records: Sequence[TurnRecord]) -> dict[str, dict[str, Any]]:
+    """Per profile: turns, failures, and the distribution of each measure in `SUMMARISED`.
+
+    The gaps between tokens (`itl_ms`) are pooled over all turns.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for profile in dict.fromkeys(record.profile or "n/a" for record in records):
+        of_profile = [r for r in records if (r.profile or "n/a") == profile]
+        good = [r for r in of_profile if r.error is None]
+        row: dict[str, Any] = {"turns": len(of_profile), "failed": len(of_profile) - len(good)}
+        for name in SUMMARISED:
+            spread = distribution(getattr(r, name) for r in good)
+            row[name] = asdict(spread) if spread else None
+        gaps = distribution(gap for r in good for gap in r.itl_ms)
+        row["itl_ms"] = asdict(gaps) if gaps else None
+        summary[profile] = row
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages a measurement depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
