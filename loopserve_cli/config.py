@@ -1,18 +1,12 @@
-"""Options as frozen dataclasses that check themselves, and the profiles that are read from TOML.
-
-A profile names one prefill policy, one keep policy and their numbers. What a number may be is said
-once, in `SETTINGS`; which policy reads which is said in `PREFILL_POLICIES` and `KEEP_POLICIES`.
-"""
+"""Options as frozen dataclasses that check themselves."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from loopserve_cli.errors import UsageError
+from loopserve_cli.profile import Profile
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 QUANTS = ("nf4", "int8")
@@ -76,168 +70,6 @@ SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "repetition_penalty": (0, 100),
     "max_new_tokens": (1, 1e7),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What one number or word of a profile may be."""
-
-    kind: type
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def check(self, name: str, value: Any) -> Any:
-        """The value in its type; raises UsageError with the setting's name and range."""
-        if self.choices:
-            if value not in self.choices:
-                raise UsageError(f"{name} is {value!r}; choose one of {', '.join(self.choices)}")
-            return value
-        if isinstance(value, str):
-            try:
-                value = self.kind(value)
-            except ValueError:
-                raise UsageError(f"{name} is {value!r}, but must be a number") from None
-        if isinstance(value, bool) or (self.kind is int and value != int(value)):
-            raise UsageError(f"{name} is {value!r}, but must be a whole number")
-        if not isinstance(value, int | float):
-            raise UsageError(f"{name} is {value!r}, but must be a number")
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            span = f"from {self.low:g} to {self.high:g}" if self.high is not None else f"at least {self.low:g}"
-            raise UsageError(f"{name} is {value:g}, but must be {span}")
-        return self.kind(value)
-
-
-SETTINGS: dict[str, dict[str, Setting]] = {
-    "prefill": {"alpha": Setting(float, 0.01, 1.0)},
-    "keep": {"budget": Setting(int, 1), "interval": Setting(int, 1)},
-    "retain": {"tier": Setting(str, choices=("device",))},
-}
-PREFILL_POLICIES: dict[str, tuple[str, ...]] = {"dense": ()}
-KEEP_POLICIES: dict[str, tuple[str, ...]] = {"everything": ()}
-POLICIES = {"prefill": PREFILL_POLICIES, "keep": KEEP_POLICIES}
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyOptions:
-    """A policy by name, with its settings."""
-
-    policy: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """An acceleration method: how prefill attends, which keys decoding keeps, where the rest stays."""
-
-    name: str
-    description: str
-    prefill: PolicyOptions
-    keep: PolicyOptions
-    retain: Mapping[str, Any] = field(default_factory=lambda: {"tier": "device"})
-
-    def with_overrides(self, overrides: Iterable[str]) -> Profile:
-        """The profile with "SECTION.KEY=VALUE" settings replaced; a changed profile's name says so."""
-        profile = self
-        for text in overrides:
-            path, equals, value = text.partition("=")
-            section, dot, key = path.strip().partition(".")
-            if not (equals and dot):
-                raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9")
-            table = {**profile._section(section), key: value.strip()}
-            checked = _check_section(section, table, where=f"--set {text}")
-            change = {section: checked if section == "retain" else PolicyOptions(profile._policy(section), checked)}
-            profile = replace(profile, name=f"{profile.name}+{path.strip()}={value.strip()}", **change)
-        return profile
-
-    def _section(self, section: str) -> dict[str, Any]:
-        if section == "retain":
-            return dict(self.retain)
-        if section not in POLICIES:
-            raise UsageError(f"unknown section {section!r}; a profile has prefill, keep and retain")
-        options: PolicyOptions = getattr(self, section)
-        return {"policy": options.policy, **options.settings}
-
-    def _policy(self, section: str) -> str:
-        policy: str = getattr(self, section).policy
-        return policy
-
-
-def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings of one section without its policy name, each known, in range and read by the policy."""
-    allowed = SETTINGS[section]
-    policy = table.get("policy")
-    if section in POLICIES:
-        if policy is None:
-            raise UsageError(f"{where}: [{section}] names no policy; known: {', '.join(POLICIES[section])}")
-        if policy not in POLICIES[section]:
-            raise UsageError(f"{where}: unknown {section} policy {policy!r}; known: {', '.join(POLICIES[section])}")
-    settings = {}
-    for key, value in table.items():
-        if key == "policy" and section in POLICIES:
-            continue
-        if key not in allowed:
-            raise UsageError(f"{where}: unknown key {section}.{key}; known: {', '.join(allowed)}")
-        try:
-            settings[key] = allowed[key].check(f"{section}.{key}", value)
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
-        if section in POLICIES and key not in POLICIES[section][str(policy)]:
-            readers = [name for name, keys in POLICIES[section].items() if key in keys]
-            hint = f"; it belongs to {', '.join(readers)}" if readers else ""
-            raise UsageError(f"{where}: {section} policy {policy!r} has no setting {key!r}{hint}")
-    return settings
-
-
-def profiles_folder() -> Path:
-    """Where the shipped profiles lie: in the package when installed, beside it in a checkout."""
-    packaged = Path(__file__).parent / "profiles"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "profiles"
-
-
-def profile_names() -> list[str]:
-    """The shipped profiles, sorted."""
-    return sorted(path.stem for path in profiles_folder().glob("*.toml"))
-
-
-def profile_path(name: str) -> Path:
-    """The file that a profile is read from: `name` itself if it ends in .toml, else a shipped profile's."""
-    return Path(name) if name.endswith(".toml") else profiles_folder() / f"{name}.toml"
-
-
-def load_profile(name: str) -> Profile:
-    """A shipped profile by name, or one from a TOML file by path; raises UsageError with the file's name."""
-    path = profile_path(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(profile_names())
-        raise UsageError(f"no profile {name!r}; known: {known}; or give the path of a .toml file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
-    return parse_profile(path.stem, table, where=str(path) if name.endswith(".toml") else f"profile {name}")
-
-
-def parse_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
-    """A profile from its TOML table; every key is checked."""
-    for key, value in table.items():
-        if key != "description" and key not in SETTINGS:
-            raise UsageError(f"{where}: unknown key {key!r}; known: description, {', '.join(SETTINGS)}")
-        if key != "description" and not isinstance(value, dict):
-            raise UsageError(f"{where}: {key} must be a table, written [{key}]")
-    description = table.get("description")
-    if not isinstance(description, str) or not description:
-        raise UsageError(f"{where}: description is missing; say in a line what the profile does")
-    options = {}
-    for section in POLICIES:
-        settings = _check_section(section, table.get(section, {}), where)
-        options[section] = PolicyOptions(str(table[section]["policy"]), settings)
-    retain = {"tier": "device", **_check_section("retain", table.get("retain", {}), where)}
-    return Profile(name, description, options["prefill"], options["keep"], retain)
 
 
 @dataclass(frozen=True, slots=True)

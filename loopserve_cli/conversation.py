@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.events import Event, Token, TurnDone
+from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from loopserve_cli.engine.engine import Engine
+
 
 class Template:
     """A tokenizer's chat template, rendered to ids; what was tokenised once is not tokenised again.
@@ -49,9 +50,7 @@ class Template:
 
         rows = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                rows, tokenize=False, add_generation_prompt=generation_prompt
-            )
+            rendered = self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=generation_prompt)
         except TemplateError as error:
             raise UsageError(f"the model's chat template refuses this dialogue: {error}") from None
         return str(rendered)
@@ -144,10 +143,19 @@ class Conversation:
         self.prefill()
 
     def prefill(self) -> None:
-        """Feed what the engine does not hold yet, without generating: after a resume, say."""
+        """Feed what the engine does not hold yet, without generating."""
         if self.messages:
             new_ids, _ = self._reconcile(generation_prompt=False)
             self.engine.feed(new_ids)
+
+    def prefill_progress(self) -> Iterator[PrefillProgress]:
+        """As `prefill`, with progress in tokens of the whole dialogue; closed early, it keeps what was fed."""
+        if not self.messages:
+            return
+        new_ids, _ = self._reconcile(generation_prompt=False)
+        held = len(self.engine.tokens)
+        for progress in self.engine.feed_progress(new_ids):
+            yield PrefillProgress(held + progress.done, held + progress.total)
 
     def undo(self) -> str | None:
         """Take back the last exchange and free its keys; returns its user text, or None if there was none."""

@@ -7,10 +7,12 @@ from random import Random
 import pytest
 import tiny
 import torch
-from loopserve_cli.config import SamplingOptions, load_profile
+from transformers import DynamicCache
+
+from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token, TurnDone
-from transformers import DynamicCache
+from loopserve_cli.profile import load_profile
 
 TURNS = 5
 NEW = 12

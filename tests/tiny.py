@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+
 from loopserve_cli.engine.attention import ATTENTION_NAME, register
 from loopserve_cli.engine.loader import LoadedModel, stop_ids
 
@@ -20,7 +21,7 @@ def configuration(kind: str) -> Any:
     common = {
         "vocab_size": 1024,
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -44,6 +45,15 @@ def tokenizer() -> Any:
     from loopserve_cli.demo.tokenizer import build
 
     return build(dialogues=200)
+
+
+def fresh_tokenizer(chat_template: str | None) -> Any:
+    """A copy of the tokenizer with another chat template."""
+    import copy
+
+    made = copy.deepcopy(tokenizer())
+    made.chat_template = chat_template
+    return made
 
 
 def model(kind: str, attention: str, seed: int = 0) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 ROWS_AT_ONCE = 512
 
@@ -31,6 +30,9 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     if query.device.type == "cpu" and value.shape[-1] == size:
         return _history_and_own(query, key, value, scaling)
+    # Imported here: it loads torch._dynamo, which takes seconds that a CPU never needs.
+    from torch.nn.attention.bias import causal_lower_right
+
     bias = causal_lower_right(rows, keys)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling, enable_gqa=True)
 
@@ -61,9 +63,7 @@ def _history_and_own(query: Tensor, key: Tensor, value: Tensor, scaling: float) 
 
 def _flash_cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
     """SDPA's CPU kernel with its log-sum-exp: output [B, H, n, D] and lse [B, H, n] in fp32."""
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, causal, scale=scaling
-    )
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scaling)
     return out, lse
 
 

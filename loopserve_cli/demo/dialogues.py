@@ -72,6 +72,7 @@ class Talk:
     split: lang.Split = "train"
     mix: Mix = NORMAL
     most_subjects: int = 40
+    rarer: tuple[float, float, float] = (0.04, 0.08, 0.04)
     subjects: list[str] = field(default_factory=list)
     attributes: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -188,11 +189,12 @@ class Talk:
         """A question of any kind; most are about single facts."""
         draw = self.rng.random()
         turn = None
-        if draw < 0.06:
+        absent, two_hop, listing = self.rarer
+        if draw < absent:
             turn = self.ask_absent()
-        elif draw < 0.12:
+        elif draw < absent + two_hop:
             turn = self.ask_two_hop()
-        elif draw < 0.15:
+        elif draw < absent + two_hop + listing:
             turn = self.ask_listing()
         return turn or self.ask_fact(self.rng.choice(self.facts))
 

@@ -44,7 +44,16 @@ SYSTEM_PROMPTS = [
     "Answer briefly and only from what you were told.",
     "You remember every fact of this conversation.",
 ]
-LEADS = ["", "", "By the way, ", "Please note that ", "Remember that ", "For the record, ", "Also, ", "One more thing: "]
+LEADS = [
+    "",
+    "",
+    "By the way, ",
+    "Please note that ",
+    "Remember that ",
+    "For the record, ",
+    "Also, ",
+    "One more thing: ",
+]
 ACKNOWLEDGEMENTS = ["Noted.", "I will remember that.", "Thank you, noted.", "Understood.", "Good to know."]
 QUESTIONS = [
     "What is {}?",
@@ -91,9 +100,17 @@ REPORT_SENTENCES = [
     "The {office} wrote {n1} letters about the {room} without an answer.",
     "It was agreed that the {items} need a {adjective} cover before {month}.",
 ]
-REPORT_REPLIES = ["Thank you, I have read it.", "I have read the report.", "That is a {adjective} report.", "Read and understood."]
+REPORT_REPLIES = [
+    "Thank you, I have read it.",
+    "I have read the report.",
+    "That is a {adjective} report.",
+    "Read and understood.",
+]
 SLOTS: dict[str, list[str]] = {
-    "adjective": "bright busy calm careful clear cold dull early fine fresh gentle heavy late long mild plain quiet rough slow warm".split(),
+    "adjective": (
+        "bright busy calm careful clear cold dull early fine fresh gentle heavy late long mild plain quiet rough "
+        "slow warm"
+    ).split(),
     "time": "morning evening afternoon day night week".split(),
     "thing": "garden music weather market journey letter football kitchen radio painting sailing chess".split(),
     "room": "hall cellar library office kitchen workshop garage attic lobby studio".split(),

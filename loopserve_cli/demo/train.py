@@ -5,8 +5,9 @@ was told. Three things make that work on two CPU cores:
 
 * a curriculum by length (128 tokens first: recall appears within a few million tokens, and then carries over);
 * positions that jump at random (PoSE, arXiv 2309.10400), so that short sequences show long distances;
-* a small penalty on the entropy of attention, on sampled rows, so that the heads of this small model
-  are as concentrated as those of large ones, which is what sparse attention lives on.
+* small penalties, on sampled rows, on the entropy of attention and on what the first layer looks for far
+  away, so that the heads of this small model are as concentrated, and on as few vertical and slash lines,
+  as those of large ones, which is what sparse attention lives on.
 
 Every few minutes a checkpoint is written; the same command goes on from it.
 """
@@ -23,6 +24,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,15 +41,17 @@ ANSWER_WEIGHT = 1.0
 LOOK_UP_WEIGHT = 4.0
 RECALL_WINDOW = 3000
 ENTROPY_ROWS = 48
-FIRST_LAYER_WEIGHT = 4.0
+# The first layer is to look at its neighbours and at the first tokens, as it does in large models.
+NEAR = 64
+SINKS = 4
 MUON_LR = 3.0
 MOST_POSITIONS = 40_000
-CHECKPOINT_SECONDS = 180.0
+CHECKPOINT_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training: its sequence lengths (drawn evenly), its penalty, and when it ends.
+    """A stretch of training: its sequence lengths (drawn evenly), its penalties, and when it ends.
 
     It ends after `tokens` tokens, or as soon as the share `recall` of recalled values is right.
     """
@@ -55,18 +59,18 @@ class Stage:
     tokens: int
     lengths: tuple[int, ...]
     entropy: float = 0.0
+    far: float = 0.0
     jumps: bool = True
     recall: float = 2.0
     tokens_per_step: int = 8192
 
 
 STAGES = (
-    Stage(12_000_000, (128,), jumps=False, recall=0.96, tokens_per_step=8192),
-    Stage(4_000_000, (128, 256), recall=0.95, tokens_per_step=8192),
-    Stage(5_000_000, (256, 512), entropy=0.003, recall=0.95),
-    Stage(8_000_000, (512, 1024), entropy=0.006, recall=0.95),
-    Stage(20_000_000, (512, 1024, 1024, 2048), entropy=0.01, recall=0.97),
-    Stage(10**12, (1024, 2048, 4096, 8192), entropy=0.01),
+    Stage(12_000_000, (128,), jumps=False, recall=0.92),
+    Stage(3_000_000, (128, 256, 512), entropy=0.004, far=0.1, recall=0.94),
+    Stage(6_000_000, (256, 512, 1024), entropy=0.008, far=0.2, recall=0.95),
+    Stage(12_000_000, (512, 1024, 1024, 2048), entropy=0.015, far=0.3),
+    Stage(10**12, (1024, 2048, 4096, 8192), entropy=0.02, far=0.3),
 )
 
 
@@ -89,22 +93,37 @@ def configuration() -> LlamaConfig:
     )
 
 
-def training_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, entropies=None, **_):
-    """Causal attention that appends the mean entropy of sampled rows, [B, H], to `entropies`.
+def training_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    spreads: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention that appends, from sampled rows, the mean entropy and the mean far mass to `spreads`.
+
+    Far mass is what falls neither on the first tokens nor on the nearest `NEAR`; both are scalars.
 
     No mask function is registered under this name, so transformers neither builds a mask nor takes
     jumping positions for packed sequences (transformers cuts attention at every jump otherwise).
     """
     out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    if entropies is not None:
+    if spreads is not None:
         batch, heads, length, size = query.shape
         rows = torch.randint(length, (ENTROPY_ROWS,), device=query.device)
         sampled = query[:, :, rows].reshape(batch, key.shape[1], -1, ENTROPY_ROWS, size)
         scores = (sampled @ key.unsqueeze(2).transpose(-1, -2)).float() * scaling
-        future = torch.arange(length, device=query.device) > rows[:, None]
+        keys = torch.arange(length, device=query.device)
+        future = keys > rows[:, None]
         log_p = scores.masked_fill(future, float("-inf")).log_softmax(-1)
-        entropy = -(log_p.exp() * log_p.masked_fill(future, 0.0)).sum(-1)
-        entropies.append(entropy.mean(-1).flatten(1))
+        mass = log_p.exp()
+        entropy = -(mass * log_p.masked_fill(future, 0.0)).sum(-1)
+        far = mass.masked_fill((keys < SINKS) | (keys > rows[:, None] - NEAR), 0.0).sum(-1)
+        spreads.append((entropy.mean(), far.mean()))
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -161,7 +180,7 @@ def learning_rate(done: int, total: int, warm: int = 600_000, tail: float = 0.55
     return 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - start) / (total - start))))
 
 
-def batch_of(rng: Random, tokenizer, stage: Stage, device: str) -> tuple[torch.Tensor, ...]:
+def batch_of(rng: Random, tokenizer: PreTrainedTokenizerFast, stage: Stage, device: str) -> tuple[torch.Tensor, ...]:
     """Inputs, labels, loss weights and positions of one step, each [B, length]."""
     length = rng.choice(stage.lengths)
     rows = [sample_dialogue(rng, tokenizer, length) for _ in range(max(1, stage.tokens_per_step // length))]
@@ -171,7 +190,13 @@ def batch_of(rng: Random, tokenizer, stage: Stage, device: str) -> tuple[torch.T
     return ids[:, :-1], ids[:, 1:], weights[:, 1:], torch.tensor(jumping, device=device)
 
 
-def save_checkpoint(path: Path, model, optimizers, progress: dict[str, int], rng: Random) -> None:
+def save_checkpoint(
+    path: Path,
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    progress: dict[str, int],
+    rng: Random,
+) -> None:
     """Write the state beside the last one, then replace it, so that a kill loses nothing."""
     state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
     state |= {"progress": progress, "done": progress["done"], "rng": rng.getstate()}
@@ -257,20 +282,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def train_step(model, optimizers: list[torch.optim.Optimizer], stage: Stage, batch: tuple[torch.Tensor, ...]) -> dict:
+def train_step(
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    stage: Stage,
+    batch: tuple[torch.Tensor, ...],
+) -> dict[str, Any]:
     """One step on one batch; returns its tokens, loss, entropies by layer, and which look-ups were right."""
     inputs, labels, weights, positions = batch
-    entropies: list[torch.Tensor] | None = [] if stage.entropy else None
+    spreads: list[tuple[torch.Tensor, torch.Tensor]] | None = [] if stage.entropy else None
     with torch.autocast(inputs.device.type, torch.bfloat16):
-        logits = model(inputs, position_ids=positions, entropies=entropies, use_cache=False).logits
+        logits = model(inputs, position_ids=positions, spreads=spreads, use_cache=False).logits
     losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(weights)
     loss = (losses * weights).sum() / weights.sum()
     penalised = loss
-    if entropies:
-        by_layer = torch.stack(entropies).mean((1, 2))
-        weight = torch.ones_like(by_layer)
-        weight[0] = FIRST_LAYER_WEIGHT
-        penalised = loss + stage.entropy * (by_layer * weight).mean()
+    if spreads:
+        entropy = torch.stack([entropy for entropy, _ in spreads]).mean()
+        penalised = loss + stage.entropy * entropy + stage.far * spreads[0][1]
     model.zero_grad(set_to_none=True)
     penalised.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -281,7 +309,8 @@ def train_step(model, optimizers: list[torch.optim.Optimizer], stage: Stage, bat
         "tokens": inputs.numel(),
         "length": inputs.shape[1],
         "loss": round(float(loss.detach()), 4),
-        "entropy": [round(float(e.mean()), 2) for e in entropies or []],
+        "entropy": [round(entropy.item(), 2) for entropy, _ in spreads or []],
+        "far": [round(far.item(), 3) for _, far in spreads or []],
         "recalled": right.tolist(),
     }
 
@@ -290,8 +319,8 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the model")
-    parser.add_argument("--tokens", type=int, default=60_000_000)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--tokens", type=int, default=42_000_000)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopserve_kernels.dense import dense_attention, masked_attention
 from torch import Tensor, nn
+
+from loopserve_kernels.dense import dense_attention, masked_attention
 
 # transformers treats names that contain "flash", "sdpa" or "flex_attention" in ways of their own.
 ATTENTION_NAME = "loopserve"

@@ -9,12 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from loopserve_cli.config import Profile, SamplingOptions
+from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.sampling import Sampler, TextStream
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.errors import ContextLimitError, LoopserveError
+from loopserve_cli.profile import Profile
 from loopserve_cli.profiling import Memory, Meter, Stopwatch
 from loopserve_cli.stats import TurnRecord, versions
 

@@ -16,7 +16,7 @@ UNFINISHED = "\ufffd"
 
 
 def processors(options: SamplingOptions) -> LogitsProcessorList:
-    """transformers' own processors, in the order its `generate` applies them."""
+    """Transformers' own processors, in the order its `generate` applies them."""
     from transformers.generation import logits_process as lp
 
     found = lp.LogitsProcessorList()

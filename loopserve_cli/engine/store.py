@@ -25,6 +25,8 @@ class StoreLayer(CacheLayerMixin):
     def __init__(self) -> None:
         """Nothing is allocated until the first update tells shape, dtype and device."""
         super().__init__()
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
         self.length = 0
         self.wanted = 0
 
@@ -130,7 +132,7 @@ class Store(Cache):
             layer.rewind(length)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """transformers' name for rewinding: a negative count of tokens to take off the end."""
+        """Transformers' name for rewinding: a negative count of tokens to take off the end."""
         assert tokens_to_remove <= 0
         self.rewind(self.length + tokens_to_remove)
 

@@ -1,0 +1,201 @@
+"""The commands: parse, build the options, import what the command needs, delegate."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loopserve_cli import __version__
+from loopserve_cli.config import HISTORIES, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.edge import guarded
+from loopserve_cli.flags import (
+    Json,
+    Sampling,
+    Settings,
+    model_flags,
+    profile_flags,
+    profiles_flags,
+    sampling_flags,
+    takes,
+)
+from loopserve_cli.profile import Profile
+
+CHAT_TEMPERATURE = 0.7
+
+app = typer.Typer(
+    name="loopserve",
+    help="Long multi-turn chat with a local language model, every turn measured.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bench = typer.Typer(help="Time the engine on made-up dialogues.")
+profiles = typer.Typer(help="Acceleration profiles: list, show or check them.")
+app.add_typer(bench, name="bench")
+app.add_typer(profiles, name="profiles")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """The version, or with no command the help."""
+    del debug  # the edge reads it before anything is parsed
+    if version:
+        typer.echo(f"loopserve {__version__}")
+        raise typer.Exit
+    help_if_bare(context)
+
+
+@bench.callback(invoke_without_command=True)
+@profiles.callback(invoke_without_command=True)
+def help_if_bare(context: typer.Context) -> None:
+    """With no command: the help."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+@takes(model=model_flags, profile=profile_flags, sampling=sampling_flags)
+def chat(
+    model: ModelOptions,
+    profile: Profile,
+    sampling: Sampling,
+    message: Annotated[
+        str | None, typer.Argument(metavar="MESSAGE", help="Ask this, print the answer and leave.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with a saved dialogue.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
+    ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
+) -> int:
+    """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
+    draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
+    options = ChatOptions(model, draw, profile, system, resume, save, ui, message)
+    from loopserve_cli.chat import run
+
+    return run(options)
+
+
+@app.command()
+@takes(model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
+def replay(
+    model: ModelOptions,
+    profiles: tuple[Profile, ...],
+    sampling: Sampling,
+    transcripts: Annotated[
+        list[str], typer.Argument(metavar="TRANSCRIPT", help="Dialogue files, or demo, demo:long, demo:xlong.")
+    ],
+    history: Annotated[
+        str, typer.Option(metavar="|".join(HISTORIES), help="Go on from the recorded answers, or the generated ones.")
+    ] = "recorded",
+    repeat: Annotated[int, typer.Option(metavar="N", help="Run every dialogue N times.")] = 1,
+    max_turns: Annotated[int | None, typer.Option(metavar="N", help="Stop each dialogue after N turns.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the records as JSONL and CSV.")] = None,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Run dialogues again and time every turn, under one profile or several."""
+    options = ReplayOptions(
+        model=model,
+        sampling=sampling(0.0),
+        profiles=profiles,
+        transcripts=tuple(transcripts),
+        history=history,
+        repeat=repeat,
+        max_turns=max_turns,
+        out=out,
+        json=json,
+        fail_if=tuple(fail_if or ()),
+    )
+    from loopserve_cli.replay import run
+
+    return run(options)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A dialogue file in any format that replay reads.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="loopserve, openai or sharegpt; else OUT's name decides.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+) -> int:
+    """Turn a dialogue file of one format into another."""
+    from loopserve_cli.transcript import convert as run
+
+    written = run(source, target, to, overwrite)
+    typer.echo(f"{target}: {written} {'dialogue' if written == 1 else 'dialogues'} written", err=True)
+    return 0
+
+
+@app.command()
+def doctor(json: Json = False) -> int:
+    """Say what this machine has, what fits, and what to do about what is missing."""
+    from loopserve_cli.doctor import run
+
+    return run(json)
+
+
+@bench.command("turns")
+@takes(model=model_flags)
+def bench_turns(
+    model: ModelOptions,
+    against: Annotated[str, typer.Option(metavar="transformers", help="What to compare with.")] = "transformers",
+    tokens: Annotated[int, typer.Option(metavar="N", help="The prompt's length, in tokens.")] = 16384,
+    new_tokens: Annotated[int, typer.Option(metavar="N", help="The answer's length, in tokens.")] = 64,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often each side runs, in turn.")] = 5,
+    turns: Annotated[int, typer.Option(metavar="N", help="Turns of the dialogue that the prompt is cut into.")] = 4,
+    json: Json = False,
+) -> int:
+    """Time full attention against transformers' own generate, on the same tokens."""
+    from loopserve_cli.bench import TurnsOptions, run_turns
+
+    return run_turns(TurnsOptions(model, against, tokens, new_tokens, rounds, turns, json))
+
+
+@profiles.command("list")
+def profiles_list() -> int:
+    """The profiles by name."""
+    from loopserve_cli.profiles_view import list_profiles
+
+    return list_profiles()
+
+
+@profiles.command("show")
+def profiles_show(
+    name: Annotated[str, typer.Argument(help="A profile's name, or a .toml file.")], settings: Settings = None
+) -> int:
+    """A profile's settings as they take effect, and where they were read."""
+    from loopserve_cli.profiles_view import show_profile
+
+    return show_profile(name, settings or [])
+
+
+@profiles.command("check")
+def profiles_check(file: Annotated[Path, typer.Argument(help="A .toml file.")]) -> int:
+    """Whether a profile's file is right, or the first thing that is wrong in it."""
+    from loopserve_cli.profiles_view import check_profile
+
+    return check_profile(file)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code = guarded(typer.main.get_command(app), given)
+    if arguments is None:
+        # All is done and told: one more Ctrl-C, while torch shuts down, must not print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code

@@ -1,0 +1,70 @@
+"""The tables of `bench turns`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from loopserve_cli.bench.timing import OURS
+from loopserve_cli.output import new_table, output_console, titled
+
+LEGEND = "median (lowest to highest); a ratio is the other's time over ours in the same round: above 1, ours is faster"
+
+
+def print_tables(summary: Mapping[str, Any], title: str) -> None:
+    """The prompt, the dialogue, and whether all said the same; plain text on a pipe."""
+    console = output_console()
+    console.print(titled(title, prompt_table(summary["prompt"])))
+    dialogue = dialogue_table(summary["dialogue"])
+    console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
+    console.print(LEGEND)
+    console.print(agreement_line(summary["first_difference"]))
+
+
+def prompt_table(rows: Mapping[str, Any]) -> Table:
+    """TTFT and TPOT of each variant, and their ratios."""
+    table = new_table()
+    table.add_column("")
+    for name in ("TTFT ms", "ratio", "TPOT ms", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for variant, row in rows.items():
+        cells = [row[key] for key in ("ttft_ms", "ttft_ratio", "tpot_ms", "tpot_ratio")]
+        table.add_row(variant, *(_spread(cell) for cell in cells))
+    return table
+
+
+def dialogue_table(turns: list[Mapping[str, Any]]) -> Table:
+    """TTFT by turn of those who keep their cache from turn to turn."""
+    table = new_table()
+    for name in ("turn", "new", "cached"):
+        table.add_column(name, justify="right")
+    names = list(turns[0]["variants"])
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+        if name != OURS:
+            table.add_column("ratio", justify="right", no_wrap=True)
+    for turn in turns:
+        ours = turn["variants"][OURS]
+        cells = []
+        for name in names:
+            cells.append(_spread(turn["variants"][name]["ttft_ms"]))
+            if name != OURS:
+                cells.append(_spread(turn["variants"][name]["ttft_ratio"]))
+        table.add_row(str(turn["turn"]), f"{ours['tokens_new']:,}", f"{ours['tokens_cached']:,}", *cells)
+    return table
+
+
+def agreement_line(difference: Mapping[str, Any] | None) -> str:
+    """Whether the greedy tokens are the same, in a sentence."""
+    if difference is None:
+        return "greedy tokens: identical in every round"
+    place = f"{difference['task']}, round {difference['round']}, turn {difference['turn']}, token {difference['token']}"
+    return f"greedy tokens: NOT identical, {difference['variant']} parts from ours first at {place}"
+
+
+def _spread(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return ""
+    return f"{values['median']:,.2f} ({values['low']:,.2f} to {values['high']:,.2f})"

@@ -1,0 +1,89 @@
+"""The slash commands: one row each."""
+
+from __future__ import annotations
+
+import difflib
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from loopserve_cli.chat.commands import dialogue, files, settings, show
+from loopserve_cli.chat.commands.command import Command
+from loopserve_cli.chat.session import Session
+from loopserve_cli.errors import UsageError
+
+KEYS = (
+    ("Enter", "send"),
+    ("Alt+Enter, Esc Enter", "a new line"),
+    ("Ctrl-X Ctrl-E", "write the message in your editor"),
+    ("Ctrl-R, Up", "search what you typed before, or go back to it"),
+    ("Tab", "complete a command, a setting or a path"),
+    ("Ctrl-C", "clear the input; stop an answer; twice within 2 s on an empty line: quit"),
+    ("Ctrl-D", "quit, on an empty line"),
+    ("//TEXT", "send TEXT with one slash before it"),
+)
+
+
+def help_(session: Session, argument: str) -> None:
+    """The commands and the keys, or one command."""
+    if argument:
+        command = find(argument.removeprefix("/"))
+        also = f" (also {', '.join('/' + alias for alias in command.aliases)})" if command.aliases else ""
+        session.data(f"{command.usage}: {command.help}{also}")
+        return
+    commands = Table(box=None, pad_edge=False, show_header=False)
+    for command in COMMANDS:
+        commands.add_row(Text(command.usage, no_wrap=True), command.help)
+    keys = Table(box=None, pad_edge=False, show_header=False)
+    for key, does in KEYS:
+        keys.add_row(Text(key, no_wrap=True), does)
+    session.data(Group(commands, Text(), keys))
+
+
+COMMANDS = (
+    Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
+    Command("stats", show.stats, "what every turn so far measured"),
+    Command("tokens", show.tokens, "how long the dialogue is, in tokens"),
+    Command("undo", dialogue.undo, "take the last exchange back"),
+    Command("retry", dialogue.retry, "ask the last message again, in place of its answer"),
+    Command("edit", dialogue.edit, "take the last exchange back and put its message into the input line"),
+    Command("system", dialogue.system, 'show or change the system prompt; /system "" removes it', "[TEXT]"),
+    Command("read", files.read, "put a file's text in front of your next message", "FILE", takes_path=True),
+    Command("save", files.save, "write a copy of the dialogue", "FILE", takes_path=True),
+    Command("load", files.load, "go on with a dialogue from a file, in a new transcript", "FILE", takes_path=True),
+    Command(
+        "set",
+        settings.set_,
+        "show the settings or change one: sampling, or the profile's, such as prefill.policy",
+        "[KEY VALUE]",
+        choices=settings.set_choices,
+    ),
+    Command("profile", settings.profile, "show or change the profile", "[NAME]", choices=settings.profile_choices),
+    Command("clear", dialogue.clear, "forget the dialogue, here and in the transcript; the system prompt stays"),
+    Command("exit", dialogue.leave, "leave", aliases=("quit", "bye")),
+)
+
+
+def names() -> list[str]:
+    """Every command's name, then the aliases."""
+    return [c.name for c in COMMANDS] + [alias for c in COMMANDS for alias in c.aliases]
+
+
+def find(name: str) -> Command:
+    """The command of that name or alias; raises UsageError with the nearest one."""
+    for command in COMMANDS:
+        if name == command.name or name in command.aliases:
+            return command
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+    hint = f"; did you mean /{near[0]}?" if near else "; /help lists them"
+    raise UsageError(f"unknown command /{name}{hint} (//{name} sends it as text)")
+
+
+def dispatch(session: Session, line: str) -> None:
+    """Run a line that begins with a slash; raises LoopserveError in one line for what is wrong with it."""
+    words = line[1:].split(maxsplit=1)
+    name = words[0] if words and not line[1:2].isspace() else ""
+    if not name:
+        raise UsageError("a command's name follows the slash; /help lists them (// sends a slash)")
+    find(name).run(session, words[1].strip() if len(words) > 1 else "")

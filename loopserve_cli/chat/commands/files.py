@@ -1,0 +1,104 @@
+"""Commands that read and write files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.commands.command import path_argument
+from loopserve_cli.chat.figures import count
+from loopserve_cli.chat.places import new_transcript
+from loopserve_cli.chat.session import Attachment, Session
+from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.messages import Message
+from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
+
+
+def read(session: Session, argument: str) -> None:
+    """Attach a file's text to the next message."""
+    path = path_argument(argument, "/read FILE")
+    text = read_text(path)
+    session.attachments.append(Attachment(path.name, text))
+    tokens = len(session.conversation.engine.tokenizer(text, add_special_tokens=False).input_ids)
+    session.note(
+        f"{path.name}: {count(len(text))} characters, {count(tokens)} tokens, go in front of your next message"
+    )
+
+
+def save(session: Session, argument: str) -> None:
+    """Write a copy of the dialogue; a file that this chat wrote before is replaced."""
+    path = path_argument(argument, "/save FILE")
+    messages = session.conversation.messages
+    if not any(m.role == "user" for m in messages):
+        raise UsageError("there is nothing to save yet")
+    if session.autosave.begun and session.autosave.path is not None and _same(path, session.autosave.path):
+        session.sync()
+        session.note(f"{path} is this chat's own transcript; it is saved after every step")
+        return
+    again = path.resolve() in session.copies
+    if path.exists() and not again:
+        raise UsageError(f"{path} exists already; give another name")
+    TranscriptWriter(path, header(session), overwrite=again).rewrite(messages)
+    session.copies.add(path.resolve())
+    session.note(f"saved {len(messages)} messages to {path}; go on with it: loopserve chat --resume {path}")
+
+
+def load(session: Session, argument: str) -> None:
+    """Go on with a dialogue from a file; this one stays in its own transcript."""
+    path = path_argument(argument, "/load FILE")
+    dialogues = read_dialogues(path, session.warn)
+    messages = list(dialogues[0].messages)
+    roles = [m.role for m in messages]
+    if "assistant" not in roles and roles.count("user") > 1:
+        raise UsageError(f"{path}: has no recorded answers; run it with loopserve replay {path}")
+    if len(dialogues) > 1:
+        session.note(f"{path} holds {len(dialogues)} dialogues; this is the first, {dialogues[0].id}")
+    before = session.autosave
+    begin_with(session, messages)
+    if before.path is not None:
+        session.autosave = Autosave.new(new_transcript(), header(session), session.warn)
+        session.sync()
+        kept = f"; the dialogue before is in {before.path}" if before.begun else ""
+        session.note(f"saving to {session.autosave.path}{kept}")
+    session.note(f"loaded {len(messages)} messages")
+    session.feed()
+
+
+def header(session: Session) -> Header:
+    """A transcript's first line: with what the chat is held now."""
+    conversation = session.conversation
+    return Header(conversation.engine.model_name, conversation.engine.profile.name, id=conversation.id)
+
+
+def begin_with(session: Session, messages: list[Message]) -> None:
+    """Make `messages` the dialogue; a last message without an answer waits for /retry."""
+    unanswered = messages[-1].content if messages and messages[-1].role == "user" else None
+    session.conversation.load(messages if unanswered is None else messages[:-1])
+    session.unanswered = unanswered
+    session.attachments = []
+    session.records += [m.record for m in messages if m.record is not None]
+
+
+def read_text(path: Path) -> str:
+    """A text file; raises LoopserveError in one line for anything else."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; give one of its files") from None
+    except OSError as error:
+        raise LoopserveError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"{path}: is a binary file; give a text file")
+    if not text.strip():
+        raise UsageError(f"{path}: is empty")
+    return text.replace("\r\n", "\n")
+
+
+def _same(left: Path, right: Path) -> bool:
+    return left.resolve() == right.resolve()

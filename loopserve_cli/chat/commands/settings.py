@@ -1,0 +1,150 @@
+"""Commands that change how answers are made."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.table import Table
+
+from loopserve_cli.chat.session import Session
+from loopserve_cli.config import SamplingOptions
+from loopserve_cli.errors import UsageError
+from loopserve_cli.profile import SETTINGS, Profile, load_profile, profile_names
+
+OFF = "none"
+
+
+def _stop_strings(text: str) -> tuple[str, ...]:
+    if text == OFF:
+        return ()
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise UsageError('stop: a quote is not closed; write /set stop "END OF ANSWER"') from None
+    return tuple(word.encode("raw_unicode_escape").decode("unicode_escape") if "\\" in word else word for word in words)
+
+
+def _seed(text: str) -> int | None:
+    return None if text == OFF else int(text)
+
+
+SAMPLING: dict[str, tuple[Callable[[str], Any], str]] = {
+    "temperature": (float, "a number"),
+    "top_p": (float, "a number"),
+    "top_k": (int, "a whole number"),
+    "min_p": (float, "a number"),
+    "repetition_penalty": (float, "a number"),
+    "max_new_tokens": (int, "a whole number"),
+    "seed": (_seed, f"a whole number, or {OFF}"),
+    "stop": (_stop_strings, f"one or more strings, or {OFF}"),
+}
+
+
+def set_(session: Session, argument: str) -> None:
+    """Show all settings, or change one."""
+    key, _, value = argument.partition(" ")
+    value = value.strip()
+    if not key:
+        session.data(_settings(session))
+    elif key not in keys(session):
+        raise UsageError(f"no setting {key!r}; known: {', '.join(keys(session))}")
+    elif not value:
+        raise UsageError(f"which value? /set {key} VALUE (it is {_shown(current(session, key))})")
+    elif key in SAMPLING:
+        session.sampling = sampling_with(session.sampling, key, value)
+        session.note(f"{key} = {_shown(current(session, key))}")
+    else:
+        change_profile(session, session.conversation.engine.profile.with_overrides([f"{key}={value}"]))
+
+
+def profile(session: Session, argument: str) -> None:
+    """Show the profile, or change it."""
+    if argument:
+        change_profile(session, load_profile(argument))
+        return
+    now = session.conversation.engine.profile
+    session.data(f"{now.name}: {now.description}\nknown: {', '.join(profile_names())}")
+
+
+def change_profile(session: Session, wanted: Profile) -> None:
+    """Give the engine another profile; what is in the cache stays."""
+    session.conversation.engine.set_profile(wanted)
+    session.note(f"profile {wanted.name}: {wanted.description}")
+
+
+def sampling_with(sampling: SamplingOptions, key: str, value: str) -> SamplingOptions:
+    """`sampling` with one value changed; raises UsageError with the key's name."""
+    convert, kind = SAMPLING[key]
+    try:
+        converted = convert(value)
+    except ValueError:
+        raise UsageError(f"{key} is {value!r}, but must be {kind}") from None
+    return replace(sampling, **{key: converted})
+
+
+def keys(session: Session) -> list[str]:
+    """What /set can change: sampling, and what the profile's policies read."""
+    now = session.conversation.engine.profile
+    inside = [f"prefill.{key}" for key in now.prefill.settings] + [f"keep.{key}" for key in now.keep.settings]
+    return [*SAMPLING, *profile_keys(now, inside)]
+
+
+def profile_keys(now: Profile, inside: Sequence[str]) -> list[str]:
+    """Every key that the profile's policies read, whether it is set or not, and the sections' own."""
+    from loopserve_cli.profile import POLICIES
+
+    readable = [
+        f"{section}.{key}"
+        for section, policies in POLICIES.items()
+        for key in ("policy", *policies[getattr(now, section).policy])
+    ]
+    return list(dict.fromkeys([*readable, *inside, *(f"retain.{key}" for key in SETTINGS["retain"])]))
+
+
+def current(session: Session, key: str) -> Any:
+    """A setting's value; None where it is not set."""
+    if key in SAMPLING:
+        return getattr(session.sampling, key)
+    section, _, name = key.partition(".")
+    if section == "retain":
+        return session.conversation.engine.profile.retain.get(name)
+    options = getattr(session.conversation.engine.profile, section)
+    return options.policy if name == "policy" else options.settings.get(name)
+
+
+def set_choices(session: Session, before: list[str]) -> Sequence[str]:
+    """Completions: a key, then values where they can be listed."""
+    from loopserve_cli.profile import POLICIES
+
+    if not before:
+        return keys(session)
+    if len(before) > 1:
+        return ()
+    section, _, name = before[0].partition(".")
+    if name == "policy" and section in POLICIES:
+        return list(POLICIES[section])
+    setting = SETTINGS.get(section, {}).get(name)
+    if setting is not None:
+        return setting.choices
+    return (OFF,) if before[0] in ("seed", "stop") else ()
+
+
+def profile_choices(_session: Session, before: list[str]) -> Sequence[str]:
+    """Completions: a shipped profile's name."""
+    return () if before else profile_names()
+
+
+def _settings(session: Session) -> Table:
+    table = Table("setting", "value", box=None, pad_edge=False)
+    for key in keys(session):
+        table.add_row(key, _shown(current(session, key)))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return OFF
+    return " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)

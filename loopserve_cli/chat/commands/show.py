@@ -1,0 +1,66 @@
+"""Commands that only show something."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from loopserve_cli.chat.commands.command import no_argument
+from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, size
+from loopserve_cli.chat.session import Session
+from loopserve_cli.conversation import common_prefix
+from loopserve_cli.stats import TurnRecord
+
+
+def stats(session: Session, argument: str) -> None:
+    """All turns so far, also those that do not stand any more."""
+    no_argument(argument, "/stats")
+    if not session.records:
+        session.data("no turn yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "decode", "memory", "KV"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("end")
+    for record in session.records:
+        table.add_row(*_row(record, standing=session.in_dialogue(record)))
+    session.data(table)
+
+
+def _row(record: TurnRecord, standing: bool) -> list[str]:
+    return [
+        count(record.turn),
+        count(record.tokens_new),
+        count(record.tokens_cached),
+        count(record.tokens_logical),
+        count(record.tokens_output),
+        duration(record.ttft_ms),
+        rate(record.prefill_tokens_per_s),
+        rate(record.decode_tokens_per_s),
+        memory(record),
+        size(kv_bytes(record)),
+        (record.finish_reason or UNKNOWN) + ("" if standing else ", dropped"),
+    ]
+
+
+def tokens(session: Session, argument: str) -> None:
+    """How many tokens the dialogue has, by who wrote them."""
+    no_argument(argument, "/tokens")
+    conversation = session.conversation
+    engine = conversation.engine
+    table = Table("", "tokens", box=None, pad_edge=False, show_header=False)
+    table.columns[1].justify = "right"
+    ids = conversation.template.ids(conversation.messages, generation_prompt=False) if conversation.messages else []
+    whole = len(ids)
+    written = 0
+    for role, name in (("system", "system prompt"), ("user", "your messages"), ("assistant", "answers")):
+        texts = [m.content for m in conversation.messages if m.role == role]
+        size_of = sum(len(engine.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+        written += size_of
+        table.add_row(name, count(size_of))
+    table.add_row("template", count(whole - written))
+    table.add_row("whole dialogue", count(whole))
+    table.add_row("of it in the cache", count(common_prefix(engine.tokens, ids)))
+    limit = engine.context_limit
+    table.add_row("context limit", count(limit))
+    table.add_row("free", UNKNOWN if limit is None else count(max(0, limit - whole)))
+    session.data(table)

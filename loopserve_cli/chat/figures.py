@@ -1,0 +1,83 @@
+"""Numbers as people read them, and a turn's statistics in one line. Unknown is "n/a"."""
+
+from __future__ import annotations
+
+from loopserve_cli.stats import TurnRecord
+
+UNKNOWN = "n/a"
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """A count in three digits or so: 980, 1.2k, 65.5k, 1.3M."""
+    if value is None:
+        return UNKNOWN
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(milliseconds: float | None) -> str:
+    """Milliseconds below one second, seconds above."""
+    if milliseconds is None:
+        return UNKNOWN
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def rate(per_second: float | None) -> str:
+    """Tokens per second."""
+    if per_second is None:
+        return UNKNOWN
+    return f"{per_second:.1f} tok/s" if per_second < 100 else f"{short(per_second)} tok/s"
+
+
+def size(number: float | None) -> str:
+    """Bytes in binary units."""
+    if number is None:
+        return UNKNOWN
+    unit = 0
+    while number >= 1024 and unit < len(UNITS) - 1:
+        number /= 1024
+        unit += 1
+    return f"{number:.0f} {UNITS[unit]}" if unit == 0 or number >= 100 else f"{number:.1f} {UNITS[unit]}"
+
+
+def memory(record: TurnRecord) -> str:
+    """The device's peak where there is a device, else the process's resident set."""
+    if record.peak_device_bytes is not None:
+        return f"peak {size(record.peak_device_bytes)}"
+    return f"rss {size(record.rss_bytes)}"
+
+
+def kv_bytes(record: TurnRecord) -> int | None:
+    """Keys and values of the dialogue, device and host together; None when neither is known."""
+    known = [part for part in (record.kv_store_device_bytes, record.kv_store_host_bytes) if part is not None]
+    return sum(known) if known else None
+
+
+def ending(record: TurnRecord) -> str | None:
+    """Why the answer ended, where it is not the model's own choice."""
+    said = {"cancelled": "cancelled", "length": "length", "context": "context full", "stop_string": "stop string"}
+    return said.get(record.finish_reason or "")
+
+
+def turn_line(record: TurnRecord) -> str:
+    """One turn's statistics in one line, short enough for most terminals."""
+    parts = [
+        f"TTFT {duration(record.ttft_ms)}",
+        f"prefill {rate(record.prefill_tokens_per_s)}",
+        f"decode {rate(record.decode_tokens_per_s)}",
+        f"{count(record.tokens_new)} new/{count(record.tokens_cached)} cached/{count(record.tokens_logical)} logical",
+        f"{count(record.tokens_output)} out",
+        memory(record),
+    ]
+    if record.tokens_rolled_back:
+        parts.append(f"{count(record.tokens_rolled_back)} rolled back")
+    end = ending(record)
+    return " · ".join([*parts, end] if end else parts)

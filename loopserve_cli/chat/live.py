@@ -1,0 +1,171 @@
+"""The simple view: Markdown that streams, with only its last lines live."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.control import Control
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import ControlType, Segment, SegmentLines
+from rich.table import Table
+from rich.text import Text
+
+from loopserve_cli.chat.markdown import MarkdownStream
+from loopserve_cli.chat.view import printable
+from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
+
+REDRAW_SECONDS = 0.05
+REDRAW_SHARE = 0.2
+LIVE_LINES = 10
+LONG_PREFILL = 256
+STOPPING = " stopping…".encode()
+NO_REFLOW = ("linux", "rxvt", "screen")
+
+
+class Pace:
+    """When to draw again: at most every `REDRAW_SECONDS`, and for at most `REDRAW_SHARE` of the time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """The first drawing is due at once."""
+        self._clock = clock
+        self._next = clock()
+
+    def due(self) -> bool:
+        """Is it time?"""
+        return self._clock() >= self._next
+
+    def drawn(self, start: float) -> None:
+        """A drawing that began at `start` has just ended."""
+        end = self._clock()
+        self._next = max(start + REDRAW_SECONDS, end + (end - start) * (1 / REDRAW_SHARE - 1))
+
+
+def reflows(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal wraps its old lines anew when it gets narrower; the few that do not are known."""
+    if environ.get("TMUX"):
+        return True
+    return not (environ.get("XTERM_VERSION") or environ.get("TERM", "").startswith(NO_REFLOW))
+
+
+class LiveView:
+    """One Rich Live region: finished lines go to the scrollback, the rest is drawn again and again."""
+
+    name = "simple"
+
+    def __init__(
+        self,
+        console: Console,
+        clock: Callable[[], float] = time.perf_counter,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Draw on `console`, which must be a terminal."""
+        self._console = console
+        self._clock = clock
+        self._reflows = reflows(environ)
+        self._live: Live | None = None
+
+    def begin(self) -> None:
+        """Open the region."""
+        self._stream = MarkdownStream()
+        self._tokens = 0
+        self._prefill: PrefillProgress | None = None
+        self._pace = Pace(self._clock)
+        self._drawn: list[int] = []
+        self._width = self._console.width
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._live.start()
+        self._draw()
+
+    def prefill(self, event: PrefillProgress) -> None:
+        """Move the bar, if the prefill is long enough for one."""
+        self._prefill = event
+        self._draw_if_due()
+
+    def token(self, event: Token) -> None:
+        """Take in the token; draw if it is time."""
+        self._tokens += 1
+        self._stream.feed(printable(event.text))
+        self._draw_if_due()
+
+    def done(self, event: TurnDone) -> None:
+        """Move everything to the scrollback and close the region."""
+        pieces = self._stream.finish()
+        if event.record.finish_reason == "cancelled" and self._tokens:
+            pieces.append(Text("[stopped]", style="dim"))
+        self._close(pieces)
+
+    def stopping(self) -> None:
+        """Say so behind the last live line, where the cursor is; the next drawing erases it.
+
+        Past Rich and Python's buffers: a signal handler may interrupt both.
+        """
+        if self._live is not None and self._console.file.isatty():
+            os.write(self._console.file.fileno(), STOPPING)
+
+    def end(self) -> None:
+        """Close the region of a turn that failed; its text so far stays readable."""
+        if self._live is not None:
+            self._close(self._stream.finish())
+
+    def _close(self, pieces: list[RenderableType]) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            self._mend_narrowed()
+            live.update(Text(""))
+            try:
+                if pieces:
+                    self._console.print(Group(*pieces))
+            finally:
+                live.stop()
+
+    def _draw_if_due(self) -> None:
+        if self._pace.due():
+            self._draw()
+
+    def _draw(self) -> None:
+        assert self._live is not None
+        start = self._clock()
+        self._mend_narrowed()
+        settled = self._stream.settled()
+        lines = self._region()
+        self._live.update(SegmentLines(lines, new_lines=True))
+        if settled:
+            self._console.print(Group(*settled))
+        else:
+            self._live.refresh()
+        self._drawn = [Segment.get_line_length(line) for line in lines]
+        self._pace.drawn(start)
+
+    def _region(self) -> list[list[Segment]]:
+        """The live lines: the end of what may still change, and what is going on."""
+        options = self._console.options
+        most = max(1, min(LIVE_LINES, options.size.height - 2))
+        tail = self._console.render_lines(self._stream.tail(), options, pad=False)[-most:]
+        return tail + self._console.render_lines(self._status(), options, pad=False)[:1]
+
+    def _status(self) -> RenderableType:
+        progress = self._prefill
+        if self._tokens:
+            return Text(f"{self._tokens} tokens · Ctrl-C stops", style="dim", no_wrap=True, overflow="crop")
+        if progress is None or progress.total < LONG_PREFILL:
+            return Text("…", style="dim")
+        row = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=progress.total, completed=progress.done, width=min(30, self._console.width // 3))
+        row.add_row(Text("prefill"), bar, Text(f"{progress.done:,}/{progress.total:,} tokens", no_wrap=True))
+        return row
+
+    def _mend_narrowed(self) -> None:
+        """After the terminal got narrower, erase the rows that the drawn lines were wrapped into.
+
+        Rich goes up as many rows as it drew lines; those that the terminal added are ours to erase.
+        """
+        before, self._width = self._width, self._console.width
+        if self._width >= before or not self._reflows:
+            return
+        extra = sum(max(0, -(-length // self._width) - 1) for length in self._drawn)
+        erase = (ControlType.ERASE_IN_LINE, 2)
+        self._console.control(Control(*[erase, (ControlType.CURSOR_UP, 1)] * extra))

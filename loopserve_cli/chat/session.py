@@ -1,0 +1,197 @@
+"""One chat: the dialogue, how it samples, where it is saved and how it is shown; and what a turn does to them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from rich.console import Console, RenderableType
+from rich.progress import MofNCompleteColumn, Progress
+from rich.text import Text
+
+from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.figures import count, turn_line
+from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
+from loopserve_cli.chat.view import View, is_plain, printable, show
+from loopserve_cli.config import SamplingOptions
+from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
+from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.messages import Message
+from loopserve_cli.stats import TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file's text that goes in front of the next message."""
+
+    name: str
+    text: str
+
+
+class Session:
+    """What the commands and the loop work on. Answers and data go to `out`, everything else to `err`."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        sampling: SamplingOptions,
+        autosave: Autosave,
+        view: View,
+        out: Console,
+        err: Console,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        """Begin with the conversation as it is."""
+        self.conversation = conversation
+        self.sampling = sampling
+        self.autosave = autosave
+        self.view = view
+        self.out = out
+        self.err = err
+        self.interrupts = interrupts or Interrupts()
+        self.records = [m.record for m in conversation.messages if m.record is not None]
+        self.attachments: list[Attachment] = []
+        self.next_input = ""
+        self.unanswered: str | None = None
+        self.copies: set[Path] = set()
+        self.closing = False
+
+    def data(self, renderable: RenderableType) -> None:
+        """Print what was asked for."""
+        self.out.print(Text(printable(renderable)) if isinstance(renderable, str) else renderable)
+
+    def note(self, line: str) -> None:
+        """Say something by the way, in one dim line."""
+        self.err.print(Text(printable(line), style="dim"), soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Say something that the user should not miss."""
+        self.err.print(Text(printable(line), style="yellow"), soft_wrap=True)
+
+    def complain(self, error: LoopserveError) -> None:
+        """Say what is wrong, in one line."""
+        self.err.print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing may be drawn on `err`."""
+        return is_plain(self.err)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.conversation.engine.model_name
+
+    @property
+    def last(self) -> TurnRecord | None:
+        """What the newest turn measured."""
+        return self.records[-1] if self.records else None
+
+    def in_dialogue(self, record: TurnRecord) -> bool:
+        """Whether the turn still stands, rather than being taken back."""
+        return any(message.record is record for message in self.conversation.messages)
+
+    def sync(self) -> None:
+        """Bring the transcript on disk up to date."""
+        waiting = [Message("user", self.unanswered)] if self.unanswered is not None else []
+        self.autosave.sync([*self.conversation.messages, *waiting])
+
+    def ask(self, text: str) -> TurnRecord | None:
+        """Send a message, with what is attached before it; None if it was stopped before the first token.
+
+        Raises LoopserveError when the turn fails; the dialogue is then as before.
+        """
+        attached, self.attachments = self.attachments, []
+        whole = "\n\n".join([*(a.text.rstrip("\n") for a in attached), text])
+        try:
+            record = self._turn(whole, list(self.conversation.messages))
+        except LoopserveError:
+            if attached:
+                self.note(f"attached no more: {', '.join(a.name for a in attached)}")
+            raise
+        if record is None:
+            self.next_input, self.attachments = text, attached
+        return record
+
+    def retry(self) -> TurnRecord | None:
+        """Ask the last message again in place of its answer; the old answer comes back if that fails."""
+        before = list(self.conversation.messages)
+        text = self.unanswered if self.unanswered is not None else self.conversation.undo()
+        if text is None:
+            raise UsageError("there is no message to ask again")
+        record = self._turn(text, before)
+        if record is None:
+            self.note("stopped before the first token; the dialogue is as it was")
+        return record
+
+    def take_back(self) -> str:
+        """Undo the last exchange, or let go of a message that has no answer; returns the message."""
+        text = self.unanswered if self.unanswered is not None else self.conversation.undo()
+        if text is None:
+            raise UsageError("there is nothing to take back")
+        self.unanswered = None
+        self.sync()
+        return text
+
+    def feed(self) -> None:
+        """Prefill the history, outside any turn's time; Ctrl-C leaves the rest to the next turn."""
+        if not self.conversation.messages:
+            return
+        bar = Progress(
+            *Progress.get_default_columns(), MofNCompleteColumn(), console=self.err, transient=True, disable=self.plain
+        )
+        with self.interrupts.catching() as cancelled, bar:
+            task = bar.add_task("prefill", total=None)
+            progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
+            total = None
+            with contextlib.closing(progress) as events:
+                for event in events:
+                    total = event.total
+                    bar.update(task, completed=event.done, total=total)
+                    if cancelled():
+                        break
+        held = len(self.conversation.engine.tokens)
+        in_cache = f"{count(held)} of {count(total or held)} tokens of history are in the cache"
+        self.note(in_cache + ("; the next turn prefills the rest" if total and held < total else ""))
+
+    def _turn(self, text: str, before: list[Message]) -> TurnRecord | None:
+        """One turn; unless it leaves an answer, the dialogue is put back to `before`."""
+        waiting, self.unanswered = self.unanswered, text
+        self.sync()
+        record: TurnRecord | None = None
+        kept = False
+        try:
+            record = self._generate(text)
+            kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
+        finally:
+            self.unanswered = None
+            if not kept:
+                self.conversation.load(before)
+                self.unanswered = waiting
+            self.sync()
+        if record is None or not kept:
+            return None
+        self.records.append(record)
+        self.note(turn_line(record))
+        return record
+
+    def _generate(self, text: str) -> TurnRecord | None:
+        """Run the turn and show it; Ctrl-C stops it between two tokens."""
+        record = None
+        with quiet_keyboard(), self.interrupts.catching(self.view.stopping) as cancelled:
+            turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))
+            # Closed here, and not when it is collected: it puts the dialogue back as it found it.
+            with contextlib.closing(turn) as events:
+                self.view.begin()
+                try:
+                    for event in events:
+                        show(self.view, event)
+                        if isinstance(event, TurnDone):
+                            record = event.record
+                finally:
+                    self.view.end()
+        return record

@@ -1,0 +1,106 @@
+"""From options to a chat: the transcript, the model, and then the reading."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from prompt_toolkit.output import Output
+from prompt_toolkit.output.defaults import create_output
+from rich.console import Console
+from rich.text import Text
+
+from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.commands.files import begin_with, header
+from loopserve_cli.chat.interrupts import quiet_keyboard
+from loopserve_cli.chat.places import history_file, new_transcript
+from loopserve_cli.chat.prompt import open_history, prompt_session
+from loopserve_cli.chat.repl import greet, run_repl, show_tail
+from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.single import only_message, run_single
+from loopserve_cli.chat.view import PlainView, View, choose_view
+from loopserve_cli.config import ChatOptions
+from loopserve_cli.conversation import Conversation
+from loopserve_cli.errors import UsageError
+from loopserve_cli.messages import Message
+from loopserve_cli.transcript import Header, TranscriptWriter, resume
+
+Past = tuple[Header, list[Message], TranscriptWriter]
+
+
+def run(options: ChatOptions) -> int:
+    """Chat, or one turn; returns the exit code. Raises LoopserveError for what ends it in one line.
+
+    KeyboardInterrupt and BrokenPipeError pass through to the edge of the command line.
+    """
+    message = only_message(options.message)
+    out, err = console(), console(stderr=True)
+    past = read_past(options, lambda line: err.print(Text(line, style="yellow"), soft_wrap=True))
+    conversation = load_conversation(options, err)
+    view: View = PlainView(sys.stdout) if message is not None else choose_view(options.ui, out)
+    session = Session(conversation, options.sampling, Autosave.off(), view, out, err)
+    open_transcript(session, options, past, by_default=message is None)
+    if message is None:
+        greet(session)
+    if past is not None:
+        if message is None:
+            show_tail(session)
+        session.feed()
+    if message is not None:
+        return run_single(session, message)
+    history = open_history(history_file(), session.warn)
+    return run_repl(session, prompt_session(session, history, output=prompt_output()))
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that prints text as it is: no markup, no highlighting."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def prompt_output() -> Output:
+    """Where the prompt is drawn: not on stdout when that is a file or a pipe, for answers go there."""
+    return create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr)
+
+
+def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
+    """The dialogue to go on with, read before the model is loaded, so that a wrong file costs no time."""
+    if options.save is not None and options.save.exists() and options.save != options.resume:
+        raise UsageError(f"{options.save} exists already; give --save another name, or go on with it by --resume")
+    if options.resume is None:
+        return None
+    past = resume(options.resume, warn)
+    roles = [m.role for m in past[1]]
+    if past[0].questions_only and "user" in roles:
+        raise UsageError(f"{options.resume}: has no recorded answers; run it with loopserve replay {options.resume}")
+    return past
+
+
+def load_conversation(options: ChatOptions, err: Console) -> Conversation:
+    """The model on its engine, with a line that says how far loading is."""
+    with quiet_keyboard(), err.status(Text(f"loading {options.model.model}")) as status:
+        from loopserve_cli.engine.engine import Engine
+        from loopserve_cli.engine.loader import load
+
+        loaded = load(options.model, lambda line: status.update(Text(line)))
+        return Conversation(Engine(loaded, options.profile), options.system)
+
+
+def open_transcript(session: Session, options: ChatOptions, past: Past | None, by_default: bool) -> None:
+    """Take over the dialogue that goes on, and decide where this chat is saved.
+
+    Without --save and --resume only a chat is saved (`by_default`), not a single turn.
+    """
+    if past is not None:
+        old, messages, writer = past
+        begin_with(session, messages)
+        if options.system is not None:
+            session.conversation.set_system(options.system)
+        if old.id is not None:
+            session.conversation.id = old.id
+        if old.model not in (None, session.model):
+            session.note(f"this dialogue was held with {old.model}; it goes on with {session.model}")
+        session.autosave = Autosave.going_on(writer, messages, session.warn)
+    if options.save is not None and options.save != options.resume:
+        session.autosave = Autosave.new(options.save, header(session), session.warn, at_once=True)
+    elif past is None and by_default:
+        session.autosave = Autosave.new(new_transcript(), header(session), session.warn)

@@ -1,0 +1,112 @@
+"""What a turn looks like while it runs: one method per event, whoever draws them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Protocol, TextIO
+
+from rich.console import Console
+
+from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+
+# Control characters, escapes included, would act on the terminal. Newline and tab are wanted, a carriage return is not
+# missed.
+UNPRINTABLE: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}
+UNPRINTABLE |= {code: "\ufffd" for code in range(0x7F, 0xA0)} | {13: None}
+
+
+def printable(text: str) -> str:
+    """The text with its control characters made visible."""
+    return text.translate(UNPRINTABLE)
+
+
+class View(Protocol):
+    """Shows one turn after another; `begin` and `end` stand around each, whatever happens between."""
+
+    name: str
+
+    def begin(self) -> None:
+        """A message was sent."""
+
+    def prefill(self, event: PrefillProgress) -> None:
+        """Some of the new tokens are in the cache."""
+
+    def token(self, event: Token) -> None:
+        """The answer grew."""
+
+    def done(self, event: TurnDone) -> None:
+        """The answer is complete, or was stopped."""
+
+    def stopping(self) -> None:
+        """Ctrl-C was pressed, and the turn ends as soon as it can. Called by a signal handler: draw nothing."""
+
+    def end(self) -> None:
+        """The turn is over, also when it failed."""
+
+
+def show(view: View, event: Event) -> None:
+    """Hand an event to the method that is its own."""
+    match event:
+        case PrefillProgress():
+            view.prefill(event)
+        case Token():
+            view.token(event)
+        case TurnDone():
+            view.done(event)
+
+
+class PlainView:
+    """The answer as plain text on a stream, token by token; nothing is drawn twice."""
+
+    name = "plain"
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to `stream`; on a terminal control characters are made visible."""
+        self._stream = stream
+        self._tty = stream.isatty()
+        self._open_line = False
+
+    def begin(self) -> None:
+        """Nothing yet."""
+        self._open_line = False
+
+    def prefill(self, event: PrefillProgress) -> None:
+        """Nothing: only the answer belongs on this stream."""
+
+    def token(self, event: Token) -> None:
+        """Write what the token adds, at once."""
+        if event.text:
+            self._write(printable(event.text) if self._tty else event.text)
+
+    def done(self, event: TurnDone) -> None:
+        """End the answer's last line; an empty answer is an empty line."""
+        if self._open_line or not event.record.output_text:
+            self._write("\n")
+
+    def stopping(self) -> None:
+        """Nothing: only the answer belongs on this stream."""
+
+    def end(self) -> None:
+        """End a line that a failure cut off."""
+        if self._open_line:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self._open_line = not text.endswith("\n")
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def is_plain(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether nothing may be drawn: no terminal, a dumb one, or NO_COLOR."""
+    return not console.is_terminal or console.is_dumb_terminal or bool(environ.get("NO_COLOR"))
+
+
+def choose_view(ui: str, console: Console, environ: Mapping[str, str] = os.environ) -> View:
+    """The view for `--ui`; dashboard is shown as simple, and says so by its name."""
+    if ui == "none" or is_plain(console, environ):
+        return PlainView(console.file)  # type: ignore[arg-type]
+    from loopserve_cli.chat.live import LiveView
+
+    return LiveView(console, environ=environ)

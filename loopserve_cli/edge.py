@@ -1,0 +1,74 @@
+"""The edge of the program: errors become one line on stderr and an exit code here, and nowhere else.
+
+0 is well, 1 an error in the run, 2 wrong usage, 3 a failed `--fail-if`, 130 an interrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from loopserve_cli.errors import LoopserveError
+
+
+def guarded(command: Any, arguments: list[str]) -> int:
+    """Run a Typer command; returns the exit code. `--debug`, wherever it stands, adds the traceback."""
+    debug = "--debug" in arguments
+    if debug:
+        arguments = ["--debug", *(word for word in arguments if word != "--debug")]
+    try:
+        if sys.stdout is None:
+            raise LoopserveError("standard output is closed, and answers go there; redirect it to a file or /dev/null")
+        code = _run(command, arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader left, as `head` does: no error worth a line.
+        _drop_stdout()
+        return 1
+    except Exception as error:  # whatever it is, the user gets a line that can be read
+        if debug:
+            traceback.print_exc()
+        _complain(error)
+        if isinstance(error, OSError):
+            _drop_stdout()
+        return error.exit_code if isinstance(error, LoopserveError) else 1
+
+
+def _run(command: Any, arguments: list[str]) -> int:
+    # Typer's UsageError comes from its own copy of click or from the installed one, by version.
+    usage_error: Any = typer.BadParameter.__bases__[0]
+    try:
+        code = command.main(arguments, prog_name="loopserve", standalone_mode=False)
+    except usage_error as error:
+        path = error.ctx.command_path if error.ctx else "loopserve"
+        message = error.format_message().rstrip(".").replace("\n", " ")
+        _say(f"{message}; see {path} --help")
+        return 2
+    except typer.Abort:
+        return 130
+    return int(code or 0)
+
+
+def _complain(error: Exception) -> None:
+    if isinstance(error, LoopserveError):
+        _say(str(error))
+    else:
+        first = str(error).strip().partition("\n")[0]
+        _say(f"{type(error).__name__}: {first} (run again with --debug for the traceback)")
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(f"loopserve: {text}", file=sys.stderr)
+
+
+def _drop_stdout() -> None:
+    # Python flushes once more at exit, and must not complain again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

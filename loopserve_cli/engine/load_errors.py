@@ -1,0 +1,43 @@
+"""What can go wrong while a model loads, in one line each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from loopserve_cli.errors import ModelError
+
+
+class ReadableErrors:
+    """Turn what the hub, transformers and safetensors raise while loading into one line."""
+
+    def __init__(self, name: str) -> None:
+        """Name the model in every message."""
+        self.name = name
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Translate; what is no loading failure passes as it is."""
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+        from safetensors import SafetensorError
+
+        if error is None or isinstance(error, ModelError):
+            return
+        if isinstance(error, GatedRepoError):
+            raise ModelError(f"{self.name} is gated: accept its terms on the hub, then `hf auth login`") from error
+        first = " ".join(str(error).split())[:200]
+        offline = isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError)
+        if offline or (isinstance(error, OSError) and not Path(self.name).is_dir() and self.name != "demo"):
+            cached = (
+                "HF_HUB_OFFLINE is set"
+                if os.environ.get("HF_HUB_OFFLINE")
+                else "the hub cannot be reached or has no such model"
+            )
+            raise ModelError(
+                f"{self.name} is not in the local cache, and {cached}; check the name, or run "
+                f"`hf download {self.name}` where there is a network and copy the folder here"
+            ) from error
+        if isinstance(error, OSError | ValueError | KeyError | ImportError | SafetensorError):
+            raise ModelError(f"{self.name}: cannot be loaded: {first}") from error

@@ -1,0 +1,37 @@
+"""Tables and documents on stdout, as every measuring command writes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 160
+
+
+def output_console() -> Console:
+    """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False)
+
+
+def new_table() -> Table:
+    """An empty table in the common look."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def titled(title: str, table: Table) -> Group:
+    """The table under a line that is never folded to the table's width."""
+    return Group(Text(title, style="bold"), table)
+
+
+def print_document(whole: Mapping[str, Any]) -> None:
+    """One JSON document on one line."""
+    json.dump(whole, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()

@@ -1,0 +1,133 @@
+"""Replays recorded dialogues and measures every turn, several profiles side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loopserve_cli.config import ReplayOptions
+from loopserve_cli.errors import UsageError
+from loopserve_cli.stats import TurnRecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.replay.script import Script
+
+OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
+INTERRUPTED = 130
+GATE_FAILED = 3
+
+
+def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
+    """Load the model once, under the first profile; raises ModelError."""
+    from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.engine.loader import load
+
+    return Engine(load(options.model, progress), options.profiles[0])
+
+
+def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
+    """Replay and report; the exit status.
+
+    0: every turn ended; 1: a turn failed, the others were measured; 3: a `--fail-if` gate failed, whether
+    or not a turn did; 130: interrupted, what was measured until then is reported. Raises UsageError and
+    TranscriptError before the model is loaded, ModelError while it is.
+    """
+    from rich.console import Console
+
+    from loopserve_cli.replay.document import prepare_folder
+    from loopserve_cli.replay.gates import parse_gate
+    from loopserve_cli.replay.script import read_scripts
+
+    names = [profile.name for profile in options.profiles]
+    check_names(names)
+    gates = [parse_gate(text, names) for text in options.fail_if]
+    scripts = read_scripts(options.transcripts, options.history, options.max_turns)
+    if options.out is not None:
+        prepare_folder(options.out)
+    console = Console(stderr=True, highlight=False)
+    records, environment, interrupted = measure(options, scripts, console, open_engine)
+    report(options, scripts, records, environment, console)
+    if interrupted:
+        console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
+        return INTERRUPTED
+    failures = [line for gate in gates for line in gate.failures(records, names)]
+    for line in failures:
+        console.print(line, markup=False, soft_wrap=True)
+    if failures:
+        return GATE_FAILED
+    return 1 if any(record.error for record in records) else 0
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a profile that is given twice: its turns could not be told apart."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"profile {twice!r} is given twice; use --repeat to measure it again")
+
+
+def measure(
+    options: ReplayOptions, scripts: Sequence[Script], console: Console, open_engine: OpenEngine
+) -> tuple[list[TurnRecord], dict[str, Any], bool]:
+    """Load, warm up and replay; the records, the environment, and whether Ctrl-C cut it short."""
+    from loopserve_cli.collector import settled
+    from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.replay.agreement import with_agreement
+    from loopserve_cli.replay.runner import Runner
+    from loopserve_cli.replay.watch import watching
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    environment: dict[str, Any] = {}
+    runner: Runner | None = None
+    interrupted = False
+    for script in scripts:
+        if script.history != options.history:
+            say(f"{script.id}: the file does not have all answers, so the model's own are kept (history: live)")
+    turns = sum(len(script.exchanges) for script in scripts) * len(options.profiles) * options.repeat
+    try:
+        engine = open_engine(options, say)
+        environment = describe(engine.device)
+        with watching(console, turns, options.repeat) as watch:
+            runner = Runner(engine, options, scripts, watch)
+            say("warm-up: one short turn per profile, not recorded")
+            runner.warm_up()
+            with settled():
+                runner.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    environment["loadavg_end"] = load_average()
+    measured = runner.measured if runner is not None else []
+    return with_agreement(measured, greedy=options.sampling.temperature == 0), environment, interrupted
+
+
+def report(
+    options: ReplayOptions,
+    scripts: Sequence[Script],
+    records: Sequence[TurnRecord],
+    environment: dict[str, Any],
+    console: Console,
+) -> None:
+    """Files where `--out` says; on stdout one JSON document, or the tables."""
+    from loopserve_cli.output import output_console, print_document
+    from loopserve_cli.replay import document as data
+    from loopserve_cli.replay.tables import summary_table, turn_tables
+
+    whole = data.document(data.command_of(options, scripts), environment, records)
+    if options.out is not None:
+        data.write_files(options.out, whole)
+        console.print(f"wrote records.jsonl, records.csv and summary.json to {options.out}", markup=False)
+    for record in records:
+        if record.error:
+            where = f"{record.conversation_id}, turn {record.turn}, {record.profile}"
+            console.print(f"failed: {where}: {record.error}", markup=False, soft_wrap=True)
+    if options.json:
+        print_document(whole)
+    elif records:
+        output = output_console()
+        for table in turn_tables(records, options.repeat):
+            output.print(table)
+        output.print(summary_table(whole["summary"]))

@@ -1,0 +1,123 @@
+"""The tables of a replay: by turn, and the summary."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from loopserve_cli.output import new_table, titled
+from loopserve_cli.stats import TurnRecord
+
+MIB = 2**20
+
+
+def number(value: float | None) -> str:
+    """Three digits or more: 0.482, 4.82, 48.2, 4,820; unknown is n/a."""
+    if value is None:
+        return "n/a"
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def mebibytes(value: float | None) -> str:
+    """Bytes as MiB."""
+    return number(None if value is None else value / MIB)
+
+
+def whole(value: float | None) -> str:
+    """A count."""
+    return "n/a" if value is None else f"{value:,.0f}"
+
+
+def memory_of(record: TurnRecord) -> int | None:
+    """The device's peak where there is one, else the resident set."""
+    return record.peak_device_bytes if record.peak_device_bytes is not None else record.rss_bytes
+
+
+COLUMNS: tuple[tuple[str, Callable[[TurnRecord], float | None], Callable[[float | None], str]], ...] = (
+    ("TTFT\nms", lambda r: r.ttft_ms, number),
+    ("prefill\ntok/s", lambda r: r.prefill_tokens_per_s, number),
+    ("TPOT\nms", lambda r: r.tpot_ms, number),
+    ("decode\ntok/s", lambda r: r.decode_tokens_per_s, number),
+    ("new\ntokens", lambda r: r.tokens_new, whole),
+    ("cached\ntokens", lambda r: r.tokens_cached, whole),
+    ("output\ntokens", lambda r: r.tokens_output, whole),
+    ("memory\nMiB", memory_of, mebibytes),
+    ("agree-\nment", lambda r: r.agreement, number),
+)
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """The median of what is known, None when nothing is."""
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
+
+
+def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
+    """A table per dialogue, a row per turn and profile; with repeats, medians over them."""
+    profiles = list(dict.fromkeys(r.profile for r in records))
+    columns = [c for c in COLUMNS if c[0] != "agree-\nment" or any(r.agreement is not None for r in records)]
+    tables = []
+    for dialogue in dict.fromkeys(r.conversation_id for r in records):
+        of_dialogue = [r for r in records if r.conversation_id == dialogue]
+        title = str(dialogue) + (f", medians of {repeats} repeats" if repeats > 1 else "")
+        errors = any(r.error for r in of_dialogue)
+        table = new_table()
+        table.add_column("turn", justify="right")
+        table.add_column("profile")
+        for name, _, _ in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("finish")
+        if errors:
+            table.add_column("error", overflow="fold")
+        for turn in sorted({r.turn or 0 for r in of_dialogue}):
+            for profile in profiles:
+                rows = [r for r in of_dialogue if (r.turn or 0) == turn and r.profile == profile]
+                if rows:
+                    cells = [show(median(get(r) for r in rows)) for _, get, show in columns]
+                    end = [_joined(r.finish_reason for r in rows)]
+                    end += [_joined(r.error for r in rows)] if errors else []
+                    table.add_row(str(turn), profile or "n/a", *cells, *map(Text, end))
+        tables.append(titled(title, table))
+    return tables
+
+
+MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
+    ("TTFT ms", "ttft_ms", number),
+    ("TPOT ms", "tpot_ms", number),
+    ("ITL ms", "itl_ms", number),
+    ("end to end ms", "e2e_ms", number),
+    ("prefill tok/s", "prefill_tokens_per_s", number),
+    ("decode tok/s", "decode_tokens_per_s", number),
+    ("new tokens", "tokens_new", whole),
+    ("output tokens", "tokens_output", whole),
+    ("device peak MiB", "peak_device_bytes", mebibytes),
+    ("resident MiB", "rss_bytes", mebibytes),
+    ("agreement", "agreement", number),
+)
+
+
+def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Group:
+    """Each measure, profile under profile, over all turns that did not fail; unmeasured ones are left out."""
+    counts = ", ".join(f"{name}: {row['turns']} turns, {row['failed']} failed" for name, row in summary.items())
+    table = new_table()
+    table.add_column("measure")
+    table.add_column("profile")
+    for name in ("mean", "p50", "p90", "p99", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, key, show in MEASURES:
+        for profile, row in summary.items():
+            spread = row.get(key)
+            if spread is not None:
+                cells = [show(spread[stat]) for stat in ("mean", "p50", "p90", "p99")]
+                table.add_row(label, profile, *cells, whole(spread["n"]))
+    return titled(f"summary ({counts})", table)
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    """The different texts; "n/a" where there is none."""
+    return " / ".join(dict.fromkeys(text for text in texts if text)) or "n/a"

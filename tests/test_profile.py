@@ -1,0 +1,138 @@
+"""Profiles: what ships loads, what is wrong is named, overrides are checked and told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loopserve_cli import profile as profile_module
+from loopserve_cli.errors import UsageError
+from loopserve_cli.profile import Profile, Setting, load_profile, parse_profile, profile_names
+
+GOOD: dict[str, Any] = {"description": "x", "prefill": {"policy": "dense"}, "keep": {"policy": "everything"}}
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A profile whose policies read settings, whatever the shipped ones do."""
+    monkeypatch.setitem(profile_module.PREFILL_POLICIES, "some-lines", ("alpha",))
+    monkeypatch.setitem(profile_module.KEEP_POLICIES, "some-keys", ("budget", "interval"))
+    table = {
+        "description": "x",
+        "prefill": {"policy": "some-lines", "alpha": 0.95},
+        "keep": {"policy": "some-keys", "budget": 1024, "interval": 16},
+    }
+    return parse_profile("tuned", table, "here")
+
+
+def test_every_shipped_profile_loads_and_full_is_one_of_them() -> None:
+    assert "full" in profile_names()
+    for name in profile_names():
+        assert load_profile(name).name == name
+    full = load_profile("full")
+    assert (full.prefill.policy, full.keep.policy, full.retain) == ("dense", "everything", {"tier": "device"})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"speed": 3}, "here: unknown key 'speed'; known: description, prefill, keep, retain"),
+        ({"prefill": "dense"}, "here: prefill must be a table, written [prefill]"),
+        ({"description": ""}, "here: description is missing"),
+        ({"description": 3}, "here: description is missing"),
+        ({"prefill": {}}, "here: [prefill] names no policy; known: dense"),
+        ({"prefill": {"policy": "fast"}}, "here: unknown prefill policy 'fast'; known: dense"),
+        ({"prefill": {"policy": ["dense"]}}, "here: unknown prefill policy ['dense']; known: dense"),
+        ({"prefill": {"policy": "dense", "beta": 1}}, "here: unknown key prefill.beta; known: alpha"),
+        ({"prefill": {"policy": "dense", "alpha": 2}}, "here: prefill.alpha is 2, but must be from 0.01 to 1"),
+        ({"prefill": {"policy": "dense", "alpha": 0.9}}, "here: prefill policy 'dense' has no setting 'alpha'"),
+        ({"keep": {"policy": "everything", "budget": -5}}, "here: keep.budget is -5, but must be at least 1"),
+        ({"keep": {"policy": "everything", "budget": 1.5}}, "here: keep.budget is 1.5, but must be a whole number"),
+        ({"keep": {"policy": "everything", "budget": True}}, "here: keep.budget is True, but must be a number"),
+        ({"keep": {"policy": "everything", "budget": "many"}}, "here: keep.budget is 'many', but must be a number"),
+        ({"keep": {"policy": "everything", "budget": [1]}}, "here: keep.budget is [1], but must be a number"),
+        ({"retain": {"tier": "moon"}}, "here: retain.tier is 'moon'; choose one of device"),
+    ],
+)
+def test_a_wrong_profile_is_named(change: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_profile("p", GOOD | change, "here")
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[prefill", "not valid TOML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"", "description is missing"),
+    ],
+)
+def test_a_wrong_profile_file_is_named(content: bytes, line: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        load_profile(str(file))
+    assert str(caught.value).startswith(f"{file}: {line}")
+
+
+def test_a_missing_profile_says_what_there_is() -> None:
+    with pytest.raises(UsageError, match="no profile 'nope'; known: .*full"):
+        load_profile("nope")
+
+
+def test_overrides_replace_settings_and_say_so_in_the_name(tuned: Profile) -> None:
+    changed = tuned.with_overrides(["prefill.alpha=0.9", "keep.budget= 256"])
+    assert changed.prefill.settings == {"alpha": 0.9}
+    assert changed.keep.settings == {"budget": 256, "interval": 16}
+    assert changed.name == "tuned+prefill.alpha=0.9+keep.budget=256"
+    assert tuned.prefill.settings == {"alpha": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("prefill.alpha", "--set 'prefill.alpha' is not SECTION.KEY=VALUE"),
+        ("alpha=1", "--set 'alpha=1' is not SECTION.KEY=VALUE"),
+        ("speed.alpha=1", "unknown section 'speed'"),
+        ("prefill.beta=1", "--set prefill.beta=1: unknown key prefill.beta"),
+        ("prefill.alpha=2", "--set prefill.alpha=2: prefill.alpha is 2, but must be from 0.01 to 1"),
+        ("keep.budget=x", "--set keep.budget=x: keep.budget is 'x', but must be a number"),
+        ("retain.tier=moon", "--set retain.tier=moon: retain.tier is 'moon'"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, line: str, tuned: Profile) -> None:
+    with pytest.raises(UsageError) as caught:
+        tuned.with_overrides([override])
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "inf"])
+@pytest.mark.parametrize("setting", [Setting(int, 1), Setting(float, 0.01, 1.0)])
+def test_no_setting_is_nan_or_endless(setting: Setting, value: Any) -> None:
+    with pytest.raises(UsageError):
+        setting.check("x", value)
+
+
+def test_an_installed_packages_profiles_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "loopserve_cli"
+    (tmp_path / "profiles").mkdir(parents=True)
+    package.mkdir()
+    monkeypatch.setattr(profile_module, "__file__", str(package / "profile.py"))
+    assert profile_module.profiles_folder() == tmp_path / "profiles"
+    (package / "profiles").mkdir()
+    assert profile_module.profiles_folder() == package / "profiles"
+
+
+def test_a_changed_setting_stands_in_the_name_once(tuned: Profile) -> None:
+    twice = tuned.with_overrides(["prefill.alpha=0.9", "keep.budget=9", "prefill.alpha=0.8"])
+    assert twice.name == "tuned+keep.budget=9+prefill.alpha=0.8"
+    assert twice.prefill.settings["alpha"] == 0.8
+
+
+def test_a_name_with_settings_loads_as_it_was_made() -> None:
+    assert load_profile("full+retain.tier=device") == load_profile("full").with_overrides(["retain.tier=device"])
+    with pytest.raises(UsageError, match=r"prefill\.alpha is 2, but must be from 0\.01 to 1"):
+        load_profile("full+prefill.alpha=2")
