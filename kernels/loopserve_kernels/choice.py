@@ -1,0 +1,133 @@
+"""The choice: the fewest lines per head that cover a share alpha of the sampled attention.
+
+Objective "lines" ranks every line by its mass and takes the smallest prefix whose exact coverage reaches alpha
+(the paper's greedy). "optimal" and "latency" search over slash counts, see `tradeoff.py`. Nothing here waits for
+the device: a head that does not reach alpha within its candidates carries a flag, and runs dense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loopserve_kernels.coverage import coverage_histogram
+from loopserve_kernels.lines import LineMass
+
+OBJECTIVES = ("lines", "optimal", "latency")
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Chosen lines of P line heads: P is H, G (one choice per key-value head) or 1 (one for all)."""
+
+    vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
+    vertical_count: Tensor  # [P] int32
+    slash: Tensor  # [P, L] int32 offsets, ascending, padded with N; offset 0 is always in
+    slash_count: Tensor  # [P] int32
+    coverage: Tensor  # [P] fp32, share of the sampled rows' attention on these lines; NaN when it was not measured
+    dense: Tensor  # [P] bool, the head needs every key
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a choice must reach and may not leave out."""
+
+    alpha: float = 0.95  # share of attention mass to cover; 1 is dense
+    candidates: int = 4096  # lines ranked per head; a head that needs more is dense
+    sinks: int = 4  # first keys, always in
+    local: int = 64  # nearest offsets, always in; at least offset 0, without which a row could be empty
+    objective: str = "lines"
+    rows_per_block: int = 64  # what "latency" takes for the height of a slash tile
+
+    def __post_init__(self) -> None:
+        """Assert the ranges."""
+        assert 0 < self.alpha <= 1 and self.candidates > 0 and self.sinks >= 0 and self.local >= 1
+        assert self.objective in OBJECTIVES, self.objective
+
+
+def choose_lines(
+    mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules
+) -> Lines:
+    """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
+    keys = key.shape[1]
+    greedy = _greedy(mass, rows, positions, key, scaling, rules)
+    if rules.objective == "lines":
+        return greedy
+    from loopserve_kernels.tradeoff import best_tradeoff
+
+    return best_tradeoff(greedy, mass, rows, positions, key, scaling, rules, min(rules.candidates, keys))
+
+
+def fixed_lines(vertical: Tensor, slash: Tensor, keys: int) -> Lines:
+    """Lines that no measurement chose, one row per line head: vertical [P, K] keys, slash [P, L] offsets.
+
+    Repeated and out-of-range entries (below 0, or `keys` and above) are dropped; offset 0 is added.
+    """
+    device = slash.device
+    slash = torch.cat([slash.new_zeros(slash.shape[0], 1), slash], 1)
+    sets = [_once(vertical, keys), _once(slash, keys)]
+    counts = [(part < keys).sum(1, dtype=torch.int32) for part in sets]
+    plans = slash.shape[0]
+    coverage = torch.full((plans,), float("nan"), device=device)
+    return Lines(sets[0], counts[0], sets[1], counts[1], coverage, torch.zeros(plans, dtype=torch.bool, device=device))
+
+
+def ranked(mass: Tensor, count: int) -> Tensor:
+    """Indices of the `count` largest masses per row, [P, count] int64, ties by index so that runs repeat.
+
+    The bits of a float that is not negative order like the float, so (bits, reversed index) is one sortable integer.
+    """
+    index = torch.arange(mass.shape[1], device=mass.device)
+    order = (mass.float().clamp_min(0).view(torch.int32).long() << 32) + (0xFFFFFFFF - index)
+    return order.topk(count, dim=1).indices
+
+
+def ranks(order: Tensor, size: int) -> Tensor:
+    """The rank of each of `size` lines, int32 [P, size], from an order [P, K]; lines not in it rank K."""
+    rank = torch.full((order.shape[0], size), order.shape[1], dtype=torch.int32, device=order.device)
+    place = torch.arange(order.shape[1], dtype=torch.int32, device=order.device)
+    return rank.scatter_(1, order, place.expand_as(order))
+
+
+def forced_mass(mass: LineMass, rules: Rules) -> tuple[Tensor, Tensor]:
+    """Masses with what may not be left out raised to infinity."""
+    vertical, slash = mass.vertical.clone(), mass.slash.clone()
+    vertical[:, : rules.sinks] = float("inf")
+    slash[:, : rules.local] = float("inf")
+    return vertical, slash
+
+
+def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
+    """Kept indices ascending and padded with `keys`, int32, and how many there are."""
+    kept = torch.where(keep, index, keys).to(torch.int32).sort(1).values
+    return kept, keep.sum(1, dtype=torch.int32)
+
+
+def _greedy(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
+    keys, count = key.shape[1], positions.shape[0]
+    order = ranked(torch.cat(forced_mass(mass, rules), 1), min(rules.candidates, 2 * keys))
+    rank = ranks(order, 2 * keys)
+    histogram = coverage_histogram(
+        rows, positions, key, scaling, mass.lse, rank[:, :keys], rank[:, keys:], order.shape[1]
+    )
+    covered = histogram.double().cumsum(1) / count
+    forced = min(rules.sinks, keys) + min(rules.local, keys)
+    wanted = ((covered < rules.alpha).sum(1) + 1).clamp_min(forced)
+    dense = (wanted > order.shape[1]) | (rules.alpha >= 1)
+    keep = torch.arange(order.shape[1], device=key.device) < wanted[:, None]
+    keep &= ~dense[:, None]
+    vertical, vertical_count = pack(order, keep & (order < keys), keys)
+    slash, slash_count = pack(order - keys, keep & (order >= keys), keys)
+    reached = covered.gather(1, (wanted - 1).clamp_max(order.shape[1] - 1)[:, None]).squeeze(1)
+    coverage = torch.where(dense, 1.0, reached).float()
+    return Lines(vertical, vertical_count, slash, slash_count, coverage, dense)
+
+
+def _once(index: Tensor, keys: int) -> Tensor:
+    """Ascending int32 without repeats, padded with `keys`."""
+    index = torch.where((index < 0) | (index > keys), keys, index).to(torch.int32).sort(1).values
+    repeated = torch.zeros_like(index, dtype=torch.bool)
+    repeated[:, 1:] = index[:, 1:] == index[:, :-1]
+    return torch.where(repeated, keys, index).sort(1).values

@@ -1,0 +1,95 @@
+"""The index: chosen lines as tiles and gathered keys, the same for every block of rows.
+
+Work in delta = first position of a row block - key. Slash d needs, in every block of M rows, the keys at delta in
+[d - M + 1, d]; these windows do not move from block to block. Their union is cut into runs, the runs into tiles of
+at most `tile` deltas that need not be aligned to anything. A byte per delta says which of the verticals a tile
+already covers. All of it is O(lines + N) per head; no table per row block exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loopserve_kernels.choice import Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What a kernel reads. Tile j covers delta in [tile_start[j], tile_start[j] + tile_length[j])."""
+
+    rows_per_block: int  # M
+    tile: int  # deltas in a tile, at most
+    tile_start: Tensor  # [P, T] int32, ascending, padded with N; the first is 1 - M: offset 0 is always in
+    tile_length: Tensor  # [P, T] int32, 1 .. tile, padded with 0
+    tile_count: Tensor  # [P] int32
+    covered: Tensor  # [P, M - 1 + N] uint8, covered[delta + M - 1]
+    vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
+    vertical_count: Tensor  # [P] int32
+    dense: Tensor  # [P] bool
+
+
+def build_index(lines: Lines, keys: int, rows_per_block: int, tile: int) -> Index:
+    """Tiles, byte map and verticals of `lines` over N = `keys` keys. Shapes follow the padded widths: nothing waits."""
+    assert tile > 0 and rows_per_block > 0
+    start, length, runs = _runs(lines.slash, keys, rows_per_block)
+    tile_start, tile_length, tile_count = _tiles(start, length, runs, keys, rows_per_block, tile)
+    return Index(
+        rows_per_block,
+        tile,
+        tile_start,
+        tile_length,
+        tile_count,
+        _byte_map(start, length, keys, rows_per_block),
+        lines.vertical,
+        lines.vertical_count,
+        lines.dense,
+    )
+
+
+def _runs(slash: Tensor, keys: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Union of the windows [d - M + 1, d]: run starts [P, L] (padded with N), lengths (padded with 0), counts [P]."""
+    valid = slash < keys
+    before = torch.nn.functional.pad(slash[:, :-1], (1, 0), value=-2 * block)
+    opens = valid & (slash - block > before)
+    # What slash i adds to its run: at most its whole window, less what the slash before it already covers.
+    adds = torch.where(valid, (slash - before).clamp_max(block), 0)
+    run = (opens.cumsum(1) - 1).clamp_min(0)
+    length = torch.zeros_like(slash).scatter_add_(1, run, adds)
+    spare = torch.full((slash.shape[0], slash.shape[1] + 1), keys, dtype=slash.dtype, device=slash.device)
+    # Slashes that open nothing are written to a last column that is cut off again.
+    spare.scatter_(1, torch.where(opens, run, slash.shape[1]), slash - block + 1)
+    count = opens.sum(1, dtype=torch.int32)
+    start = spare[:, :-1]
+    inside = torch.arange(slash.shape[1], device=slash.device) < count[:, None]
+    return torch.where(inside, start, keys), length, count
+
+
+def _tiles(
+    start: Tensor, length: Tensor, runs: Tensor, keys: int, block: int, tile: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut every run into tiles: tile j lies in the run whose share of the running tile count holds j."""
+    per_run = (length + tile - 1) // tile
+    ends = per_run.cumsum(1)
+    total = ends[:, -1:]
+    width = start.shape[1]
+    most = min(width * -(-block // tile), width + (keys + block) // tile)
+    place = torch.arange(most, device=start.device).expand(start.shape[0], most).contiguous()
+    run = torch.searchsorted(ends, place, right=True).clamp_max(width - 1)
+    within = (place - (ends - per_run).gather(1, run)) * tile
+    real = place < total
+    tile_start = torch.where(real, start.gather(1, run) + within, keys).to(torch.int32)
+    tile_length = torch.where(real, (length.gather(1, run) - within).clamp_max(tile), 0).to(torch.int32)
+    return tile_start, tile_length, total.squeeze(1).to(torch.int32)
+
+
+def _byte_map(start: Tensor, length: Tensor, keys: int, block: int) -> Tensor:
+    """1 where delta lies in a run: +1 at each start, -1 past each end, summed along."""
+    change = torch.zeros(start.shape[0], keys + block + 1, dtype=torch.int32, device=start.device)
+    real = (length > 0).to(torch.int32)
+    edge = (start + block - 1).clamp_max(keys + block).long()
+    change.scatter_add_(1, edge, real)
+    change.scatter_add_(1, (edge + length).clamp_max(keys + block), -real)
+    return change.cumsum(1)[:, : keys + block - 1].to(torch.uint8)

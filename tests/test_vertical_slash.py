@@ -1,0 +1,90 @@
+"""Vertical-slash attention against float64 with a mask, on odd shapes, strides and line sets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attention_oracle import random_lines, relative_rms, tensors
+
+from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.dense import dense_attention
+from loopserve_kernels.executed import executed_mask
+from loopserve_kernels.index import build_index
+from loopserve_kernels.vertical_slash import WHOLE_RUN, block_shape, vertical_slash, vertical_slash_torch
+
+SHAPES = [(1, 1), (1, 50), (5, 5), (16, 17), (33, 190), (64, 64), (70, 200), (257, 257), (130, 1300)]
+
+
+@pytest.mark.parametrize(("rows", "keys"), SHAPES)
+@pytest.mark.parametrize("plans", [6, 2, 1])
+@pytest.mark.parametrize(("block", "tile"), [(16, WHOLE_RUN), (64, 32), (7, 5)])
+def test_cpu_path_equals_float64(rows: int, keys: int, plans: int, block: int, tile: int) -> None:
+    query, key, value = tensors(6, 2, rows, keys, 64)
+    for most in (1, 40):
+        index = build_index(random_lines(plans, keys, rows + most, most), keys, block, tile)
+        exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.2)
+        assert relative_rms(vertical_slash(query, key, value, index, 0.2), exact) < 1e-5
+
+
+@pytest.mark.parametrize("size", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+def test_head_sizes_and_types(size: int, dtype: torch.dtype, bound: float) -> None:
+    query, key, value = tensors(4, 2, 75, 333, size, dtype)
+    index = build_index(random_lines(4, 333, 8, 30, dense=1), 333, *block_shape(size, dtype, query.device))
+    exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.1)
+    out = vertical_slash(query, key, value, index, 0.1)
+    assert out.dtype == dtype
+    assert relative_rms(out, exact) < bound
+
+
+def test_twin_equals_softmax_written_out() -> None:
+    query, key, value = tensors(2, 1, 9, 40, 16, torch.float64)
+    index = build_index(random_lines(2, 40, 1, 5), 40, 4, 4)
+    mask = executed_mask(index, 9, 40)
+    out = vertical_slash_torch(query, key, value, index, 0.3)
+    for head in range(2):
+        for row in range(9):
+            seen = mask[head, row].nonzero().squeeze(1)
+            weights = torch.exp(query[head, row] @ key[0, seen].T * 0.3)
+            assert torch.allclose(out[head, row], weights @ value[0, seen] / weights.sum())
+
+
+@pytest.mark.parametrize("dense_rows", [1, 40, 64, 65, 150, 1000])
+def test_last_rows_dense(dense_rows: int) -> None:
+    query, key, value = tensors(4, 2, 150, 400, 64)
+    index = build_index(random_lines(4, 400, 2), 400, 64, WHOLE_RUN)
+    exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.2, dense_rows)
+    assert relative_rms(vertical_slash(query, key, value, index, 0.2, dense_rows), exact) < 1e-5
+    full = dense_attention(query[None], key[None], value[None], 0.2)[0]
+    last = min(dense_rows, 150)
+    assert torch.allclose(exact[:, -last:].float(), full[:, -last:], atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "keys"), [(65, 65), (40, 300)])
+def test_every_line_equals_dense(rows: int, keys: int) -> None:
+    query, key, value = tensors(4, 2, rows, keys, 64)
+    full = dense_attention(query[None], key[None], value[None], 0.2)[0]
+    nothing = torch.empty(1, 0, dtype=torch.long)
+    by_slash = fixed_lines(nothing, torch.arange(keys)[None], keys)
+    by_vertical = fixed_lines(torch.arange(keys)[None], torch.zeros(1, 1, dtype=torch.long), keys)
+    flagged = random_lines(4, keys, 0)
+    flagged.dense.fill_(True)
+    for lines in (by_slash, by_vertical, flagged):
+        index = build_index(lines, keys, 16, 32)
+        assert relative_rms(vertical_slash(query, key, value, index, 0.2), full) < 1e-5
+
+
+def test_strides_that_end_elsewhere() -> None:
+    query, key, value = tensors(4, 2, 20, 99, 64)
+    turned = [part.transpose(1, 2).contiguous().transpose(1, 2) for part in (query, key, value)]
+    assert all(part.stride(-1) != 1 for part in turned)
+    index = build_index(random_lines(4, 99, 2), 99, 16, 16)
+    assert torch.allclose(
+        vertical_slash(*turned, index, 0.2), vertical_slash(query, key, value, index, 0.2), atol=1e-5
+    )
+
+
+def test_an_index_for_another_length_is_refused() -> None:
+    query, key, value = tensors(4, 2, 20, 99, 64)
+    with pytest.raises(AssertionError, match="another length"):
+        vertical_slash(query, key, value, build_index(random_lines(4, 98, 2), 98, 16, 16), 0.2)
