@@ -1,0 +1,127 @@
+"""Line mass in Triton: two passes over the keys, nothing of size [H, m, N] stored.
+
+Sums that several programs add to (the slashes) are kept in fixed point, 2^40 to one unit of mass: integer addition
+has no order, so repeated runs agree to the bit, and a mass of at most H * m stays far below 2^63.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from loopserve_kernels.lines import LineMass
+
+FIXED_POINT = float(1 << 40)
+LOG2E = 1.4426950408889634
+TILE = 64
+
+
+@triton.jit
+def sampled_scores(p_rows, p_position, p_key, b_key, i_head, i_group, first_row, rows, keys, stride_rh, stride_rn,
+                   stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
+                   PRECISION: tl.constexpr):  # fmt: skip
+    """Base-2 scores [M, TILE] of sampled rows first_row .. against keys b_key [TILE], -inf where hidden; positions [M]."""
+    b_row = first_row + tl.arange(0, M)
+    b_d = tl.arange(0, BLOCK_D)
+    m_row = b_row < rows
+    # q [M, BLOCK_D]
+    p_q = p_rows + i_head.to(tl.int64) * stride_rh + b_row.to(tl.int64)[:, None] * stride_rn + b_d[None, :]
+    b_q = tl.load(p_q, m_row[:, None] & (b_d < D)[None, :], 0.0)
+    # k [BLOCK_D, TILE]
+    p_k = p_key + i_group.to(tl.int64) * stride_kg + b_key.to(tl.int64)[None, :] * stride_kn + b_d[:, None]
+    b_k = tl.load(p_k, (b_key < keys)[None, :] & (b_d < D)[:, None], 0.0)
+    # positions [M]; rows that are not there see nothing
+    b_position = tl.load(p_position + b_row, m_row, -1).to(tl.int32)
+    b_s = tl.dot(b_q, b_k, input_precision=PRECISION) * scale_log2
+    return tl.where(b_key[None, :] <= b_position[:, None], b_s, float("-inf")), b_position
+
+
+@triton.jit
+def row_lse_kernel(p_rows, p_position, p_key, p_lse, rows, keys, heads, heads_per_key, span, stride_rh, stride_rn,
+                   stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
+                   TILE: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """lse[split, h, i] = log2 sum over the split's keys of 2^s; one program per (split of keys, head, M rows)."""
+    i_split = tl.program_id(0)
+    i_head = tl.program_id(1)
+    first_row = tl.program_id(2) * M
+    b_max = tl.full([M], float("-inf"), tl.float32)
+    b_sum = tl.zeros([M], tl.float32)
+    for first in range(i_split * span, tl.minimum(i_split * span + span, keys), TILE):
+        b_key = first + tl.arange(0, TILE)
+        b_s, _ = sampled_scores(p_rows, p_position, p_key, b_key, i_head, i_head // heads_per_key, first_row, rows, keys,
+                                stride_rh, stride_rn, stride_kg, stride_kn, scale_log2, D, BLOCK_D, M, PRECISION)  # fmt: skip
+        b_new = tl.maximum(b_max, b_s.max(1))
+        b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
+        b_sum = b_sum * tl.exp2(b_max - b_base) + tl.exp2(b_s - b_base[:, None]).sum(1)
+        b_max = b_new
+    b_row = first_row + tl.arange(0, M)
+    o_lse = (i_split.to(tl.int64) * heads + i_head) * rows + b_row
+    tl.store(p_lse + o_lse, b_max + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), b_row < rows)
+
+
+@triton.jit
+def line_mass_kernel(p_rows, p_position, p_key, p_lse, p_vertical, p_slash, rows, keys, heads_per_key, heads_per_plan,
+                     stride_rh, stride_rn, stride_kg, stride_kn, scale_log2, unit, D: tl.constexpr,
+                     BLOCK_D: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """vertical[key] = sum_i P, slash[p_i - key] += P (fixed point); one program per (TILE keys, line head)."""
+    i_plan = tl.program_id(1)
+    b_key = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    b_vertical = tl.zeros([TILE], tl.float32)
+    p_slash += i_plan.to(tl.int64) * keys
+    for i_member in range(0, heads_per_plan):
+        i_head = i_plan * heads_per_plan + i_member
+        for first_row in range(0, rows, M):
+            b_s, b_position = sampled_scores(
+                p_rows, p_position, p_key, b_key, i_head, i_head // heads_per_key, first_row, rows, keys, stride_rh,
+                stride_rn, stride_kg, stride_kn, scale_log2, D, BLOCK_D, M, PRECISION)  # fmt: skip
+            b_row = first_row + tl.arange(0, M)
+            # lse [M]
+            b_lse = tl.load(p_lse + i_head.to(tl.int64) * rows + b_row, b_row < rows, 0.0)
+            b_p = tl.exp2(b_s - b_lse[:, None])
+            b_vertical += b_p.sum(0)
+            b_offset = b_position[:, None] - b_key[None, :]
+            tl.atomic_add(p_slash + b_offset, (b_p * unit).to(tl.int64), b_offset >= 0, sem="relaxed")
+    tl.store(p_vertical + i_plan.to(tl.int64) * keys + b_key, b_vertical, b_key < keys)
+
+
+def line_mass_triton(rows: Tensor, positions: Tensor, key: Tensor, scaling: float, share: str = "head") -> LineMass:
+    """As `line_mass`; lse is natural, as in the twin."""
+    heads, count, keys = rows.shape[0], rows.shape[1], key.shape[1]
+    rows, key = contiguous_heads(rows), contiguous_heads(key)
+    plans = heads if share == "head" else key.shape[0]
+    common = sample_arguments(rows, positions, key, scaling)
+    splits = max(1, min(64, triton.cdiv(keys, 1024)))
+    span = triton.cdiv(triton.cdiv(keys, splits), TILE) * TILE
+    parts = torch.empty(splits, heads, count, dtype=torch.float32, device=key.device)
+    grid = (splits, heads, triton.cdiv(count, common["M"]))
+    row_lse_kernel[grid](p_lse=parts, heads=heads, span=span, **common)
+    lse = (parts * math.log(2)).logsumexp(0)
+    vertical = torch.empty(plans, keys, dtype=torch.float32, device=key.device)
+    slash = torch.zeros(plans, keys, dtype=torch.int64, device=key.device)
+    line_mass_kernel[(triton.cdiv(keys, TILE), plans)](
+        p_lse=lse * LOG2E, p_vertical=vertical, p_slash=slash, heads_per_plan=heads // plans, unit=FIXED_POINT, **common
+    )
+    members = heads // plans
+    return LineMass(lse, vertical / members, (slash.double() / (FIXED_POINT * members)).float())
+
+
+def sample_arguments(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> dict:
+    """What every kernel over sampled rows takes, by keyword."""
+    size = rows.shape[2]
+    assert positions.is_contiguous() and rows.stride(-1) == 1 and key.stride(-1) == 1
+    return dict(
+        p_rows=rows, p_position=positions, p_key=key, rows=rows.shape[1], keys=key.shape[1],
+        heads_per_key=rows.shape[0] // key.shape[0], stride_rh=rows.stride(0), stride_rn=rows.stride(1),
+        stride_kg=key.stride(0), stride_kn=key.stride(1), scale_log2=scaling * LOG2E, D=size,
+        BLOCK_D=max(16, triton.next_power_of_2(size)), M=max(16, min(64, triton.next_power_of_2(rows.shape[1]))),
+        TILE=TILE, PRECISION="ieee" if rows.dtype == torch.float32 else "tf32",
+    )  # fmt: skip
+
+
+def contiguous_heads(part: Tensor) -> Tensor:
+    """The tensor itself if its last dimension is contiguous, as the kernels need, or a copy that is."""
+    return part if part.stride(-1) == 1 else part.contiguous()
