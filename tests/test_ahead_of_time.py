@@ -20,6 +20,8 @@ from triton.compiler import ASTSource  # noqa: E402
 from loopserve_kernels import coverage_triton, lines_triton, vertical_slash_triton  # noqa: E402
 from loopserve_kernels.vertical_slash import block_shape  # noqa: E402
 
+# The number of warps under which no register spills at head size 128; autotuning may choose otherwise by time.
+WARPS = {80: 8, 90: 4, 120: 8}
 SHARED_KIB = {80: 163, 90: 227, 120: 99}
 ELEMENT = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 POINTERS = dict(
@@ -64,7 +66,7 @@ def show(name: str, capability: int, dtype: torch.dtype, size: int, binary, regi
 
 @pytest.mark.parametrize("capability", [80, 90, 120])
 @pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16, torch.float32])
 def test_vertical_slash(capability: int, size: int, dtype: torch.dtype, tmp_path: Path) -> None:
     kernel = vertical_slash_triton.vertical_slash_kernel.fn
     block, tile = block_shape(size, dtype, torch.device("cuda"))
@@ -72,7 +74,8 @@ def test_vertical_slash(capability: int, size: int, dtype: torch.dtype, tmp_path
         constants = dict(DTYPE=str(dtype), D=size, BLOCK_D=size, M=block, TILE=tile, SPLIT=split,
                          PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
         types = {"p_vertical": "i32", "p_out": "fp32" if split else ELEMENT[dtype]}
-        binary = compiled(kernel, capability, dtype, constants, types, dict(num_warps=4, num_stages=2))
+        warps = 4 if dtype == torch.float32 else WARPS[capability]
+        binary = compiled(kernel, capability, dtype, constants, types, dict(num_warps=warps, num_stages=2))
         registers, spilled = resources(binary, tmp_path)
         show("vertical_slash" + "_split" * split, capability, dtype, size, binary, registers, spilled)
         assert spilled == 0
@@ -81,6 +84,7 @@ def test_vertical_slash(capability: int, size: int, dtype: torch.dtype, tmp_path
             assert "wgmma" in binary.asm["ptx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [80, 96, 256])
 @pytest.mark.parametrize("capability", [80, 90, 120])
 def test_other_head_sizes_fit(capability: int, size: int, tmp_path: Path) -> None:
@@ -107,9 +111,11 @@ SAMPLED = [
 @pytest.mark.parametrize("kernel", SAMPLED, ids=lambda kernel: kernel.__name__)
 def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> None:  # noqa: ANN001
     for dtype in (torch.bfloat16, torch.float32):
-        constants = dict(D=size, BLOCK_D=size, M=64, TILE=lines_triton.TILE,
+        block, tile = lines_triton.sample_shape(dtype)
+        constants = dict(D=size, BLOCK_D=size, M=block, TILE=tile,
                          PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
-        binary = compiled(kernel, capability, dtype, constants, {"p_out": "fp32"}, dict(num_warps=4, num_stages=2))
+        options = dict(num_warps=lines_triton.WARPS, num_stages=2)
+        binary = compiled(kernel, capability, dtype, constants, {"p_out": "fp32"}, options)
         registers, spilled = resources(binary, tmp_path)
         show(kernel.__name__, capability, dtype, size, binary, registers, spilled)
         assert spilled == 0

@@ -53,7 +53,7 @@ def choose_lines(
     """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
     keys = key.shape[1]
     greedy = _greedy(mass, rows, positions, key, scaling, rules)
-    if rules.objective == "lines":
+    if rules.objective == "lines" or rules.alpha >= 1:
         return greedy
     from loopserve_kernels.tradeoff import best_tradeoff
 

@@ -84,19 +84,21 @@ def bucket_mass(
 def bucket_mass_torch(
     rows: Tensor, positions: Tensor, key: Tensor, scaling: float, lse: Tensor, bucket: Tensor, buckets: int
 ) -> Tensor:
-    """The twin: rows are added one by one into the (bucket, key) cell they fall in."""
+    """The twin: one weighted count of the cells in buckets below the last, which takes what is left of each key."""
     heads, keys, plans = rows.shape[0], key.shape[1], bucket.shape[0]
-    out = torch.zeros(plans, buckets * keys, dtype=lse.dtype)
-    column = torch.arange(keys)
+    out = torch.zeros(plans, buckets, keys, dtype=lse.dtype)
     head = 0
     for group in sampled_weights(rows, positions, key, scaling, lse):
         for weights in group:
             plan = head // (heads // plans)
-            cell = by_key(bucket[plan], positions).long() * keys + column
-            for row, place in zip(weights, cell, strict=True):
-                out[plan].index_add_(0, place, row)
+            own = by_key(bucket[plan], positions)
+            row, column = (own < buckets - 1).nonzero(as_tuple=True)
+            cell = own[row, column] * keys + column
+            counted = torch.bincount(cell, weights[row, column], (buckets - 1) * keys)
+            out[plan, :-1] += counted.reshape(buckets - 1, keys).to(lse.dtype)
+            out[plan, -1] += (weights * (own >= buckets - 1)).sum(0)
             head += 1
-    return out.reshape(plans, buckets, keys) / (heads // plans)
+    return out / (heads // plans)
 
 
 def by_key(by_offset: Tensor, positions: Tensor) -> Tensor:

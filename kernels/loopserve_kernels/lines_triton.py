@@ -17,7 +17,7 @@ from loopserve_kernels.lines import LineMass
 
 FIXED_POINT = float(1 << 40)
 LOG2E = 1.4426950408889634
-TILE = 64
+WARPS = 8
 
 
 @triton.jit
@@ -95,14 +95,14 @@ def line_mass_triton(rows: Tensor, positions: Tensor, key: Tensor, scaling: floa
     plans = heads if share == "head" else key.shape[0]
     common = sample_arguments(rows, positions, key, scaling)
     splits = max(1, min(64, triton.cdiv(keys, 1024)))
-    span = triton.cdiv(triton.cdiv(keys, splits), TILE) * TILE
+    span = triton.cdiv(triton.cdiv(keys, splits), 64) * 64
     parts = torch.empty(splits, heads, count, dtype=torch.float32, device=key.device)
     grid = (splits, heads, triton.cdiv(count, common["M"]))
     row_lse_kernel[grid](p_lse=parts, heads=heads, span=span, **common)
     lse = (parts * math.log(2)).logsumexp(0)
     vertical = torch.empty(plans, keys, dtype=torch.float32, device=key.device)
     slash = torch.zeros(plans, keys, dtype=torch.int64, device=key.device)
-    line_mass_kernel[(triton.cdiv(keys, TILE), plans)](
+    line_mass_kernel[(triton.cdiv(keys, common["TILE"]), plans)](
         p_lse=lse * LOG2E, p_vertical=vertical, p_slash=slash, heads_per_plan=heads // plans, unit=FIXED_POINT, **common
     )
     members = heads // plans
@@ -112,14 +112,20 @@ def line_mass_triton(rows: Tensor, positions: Tensor, key: Tensor, scaling: floa
 def sample_arguments(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> dict:
     """What every kernel over sampled rows takes, by keyword."""
     size = rows.shape[2]
+    block, tile = sample_shape(rows.dtype)
     assert positions.is_contiguous() and rows.stride(-1) == 1 and key.stride(-1) == 1
     return dict(
         p_rows=rows, p_position=positions, p_key=key, rows=rows.shape[1], keys=key.shape[1],
         heads_per_key=rows.shape[0] // key.shape[0], stride_rh=rows.stride(0), stride_rn=rows.stride(1),
         stride_kg=key.stride(0), stride_kn=key.stride(1), scale_log2=scaling * LOG2E, D=size,
-        BLOCK_D=max(16, triton.next_power_of_2(size)), M=max(16, min(64, triton.next_power_of_2(rows.shape[1]))),
-        TILE=TILE, PRECISION="ieee" if rows.dtype == torch.float32 else "tf32",
+        BLOCK_D=max(16, triton.next_power_of_2(size)), M=max(16, min(block, triton.next_power_of_2(rows.shape[1]))),
+        TILE=tile, PRECISION="ieee" if rows.dtype == torch.float32 else "tf32", num_warps=WARPS,
     )  # fmt: skip
+
+
+def sample_shape(dtype: torch.dtype) -> tuple[int, int]:
+    """Rows and keys a program holds: exact fp32 products have no matrix unit and need small blocks not to spill."""
+    return (16, 32) if dtype == torch.float32 else (64, 32)
 
 
 def contiguous_heads(part: Tensor) -> Tensor:

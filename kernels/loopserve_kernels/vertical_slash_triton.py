@@ -38,14 +38,18 @@ def count_below(p_sorted, count, bound):
 
 
 @triton.jit
-def attend_block(b_q, p_k, p_v, b_place, m_seen, b_acc, b_max, b_sum, stride_kn, stride_vn, scale_log2,
-                 D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """One online-softmax step over the keys at b_place [TILE]; m_seen [M, TILE] or [1, TILE]."""
+def attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum, stride_kn, stride_vn, scale_log2,
+                 D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, CAUSAL: tl.constexpr):  # fmt: skip
+    """One online-softmax step of rows at b_position [M] over the keys at b_place [TILE] where m_key [TILE]."""
     b_d = tl.arange(0, BLOCK_D)
-    m_load = m_seen.to(tl.int32).max(0) > 0
+    o_key = b_place.to(tl.int64)
+    m_d = b_d < D
     # k [BLOCK_D, TILE]
-    b_k = tl.load(p_k + b_place[None, :] * stride_kn + b_d[:, None], m_load[None, :] & (b_d < D)[:, None], 0.0)
+    b_k = tl.load(p_k + o_key[None, :] * stride_kn + b_d[:, None], m_key[None, :] & m_d[:, None], 0.0)
     b_s = tl.dot(b_q, b_k, input_precision=PRECISION) * scale_log2
+    m_seen = m_key[None, :]
+    if CAUSAL:
+        m_seen = m_seen & (b_place[None, :] <= b_position[:, None])
     b_s = tl.where(m_seen, b_s, float("-inf"))
     b_new = tl.maximum(b_max, b_s.max(1))
     # A row that has seen nothing yet has a maximum of -inf, and -inf - -inf is not a number.
@@ -53,7 +57,7 @@ def attend_block(b_q, p_k, p_v, b_place, m_seen, b_acc, b_max, b_sum, stride_kn,
     b_p = tl.exp2(b_s - b_base[:, None])
     b_scale = tl.exp2(b_max - b_base)
     # v [TILE, BLOCK_D]
-    b_v = tl.load(p_v + b_place[:, None] * stride_vn + b_d[None, :], m_load[:, None] & (b_d < D)[None, :], 0.0)
+    b_v = tl.load(p_v + o_key[:, None] * stride_vn + b_d[None, :], m_key[:, None] & m_d[None, :], 0.0)
     b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc * b_scale[:, None], input_precision=PRECISION)
     return b_acc, b_new, b_sum * b_scale + b_p.sum(1)
 
@@ -118,16 +122,15 @@ def vertical_slash_kernel(
         length = tl.where(dense, TILE, tl.load(p_tile_length + j, (j < tiles) & (dense == 0), 0))
         b_place = first - start - length + 1 + b_lane
         m_key = (b_lane < length) & (b_place >= 0) & (b_place < keys)
-        m_seen = m_key[None, :] & (b_place[None, :] <= b_position[:, None])
-        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place.to(tl.int64), m_seen, b_acc, b_max, b_sum,
-                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION)  # fmt: skip
+        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum,
+                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION, True)  # fmt: skip
     for j in range(tl.maximum(begin, AHEAD), tl.minimum(end, tiles)):
         start = tl.where(dense, 1 - M + j * TILE, tl.load(p_tile_start + j, dense == 0, 0))
         length = tl.where(dense, TILE, tl.load(p_tile_length + j, dense == 0, 0))
         b_place = first - start - length + 1 + b_lane
         m_key = (b_lane < length) & (b_place >= 0)
-        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place.to(tl.int64), m_key[None, :], b_acc, b_max, b_sum,
-                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION)  # fmt: skip
+        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum,
+                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION, False)  # fmt: skip
     for j in range(tl.maximum(begin, tiles) - tiles, end - tiles):
         m_listed = j * TILE + b_lane < gathered
         # verticals [TILE]
@@ -135,8 +138,8 @@ def vertical_slash_kernel(
         # covered [TILE]
         b_covered = tl.load(p_covered + (first - b_place), m_listed, 1)
         m_key = m_listed & (b_covered == 0)
-        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place.to(tl.int64), m_key[None, :], b_acc, b_max, b_sum,
-                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION)  # fmt: skip
+        b_acc, b_max, b_sum = attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum,
+                                           stride_kn, stride_vn, scale_log2, D, BLOCK_D, PRECISION, False)  # fmt: skip
 
     b_acc = b_acc / tl.where(b_sum == 0.0, 1.0, b_sum)[:, None]
     p_out += i_split.to(tl.int64) * stride_os + i_head.to(tl.int64) * stride_oh
