@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 
-import torch  # noqa: E402
-import triton  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
 
-from loopserve_kernels import coverage_triton, lines_triton, vertical_slash_triton  # noqa: E402
-from loopserve_kernels.vertical_slash import block_shape  # noqa: E402
+from loopserve_kernels import coverage_triton, lines_triton, splits_triton, vertical_slash_triton
+from loopserve_kernels.vertical_slash import block_shape
 
 # The number of warps under which no register spills at head size 128; autotuning may choose otherwise by time.
 WARPS = {80: 8, 90: 4, 120: 8}
@@ -31,7 +31,7 @@ POINTERS = dict(
 )  # fmt: skip
 
 
-def compiled(kernel, capability: int, dtype: torch.dtype, constants: dict, types: dict, options: dict):  # noqa: ANN001, ANN201
+def compiled(kernel, capability: int, dtype: torch.dtype, constants: dict, types: dict, options: dict):
     """The kernel for one architecture, from argument names alone: p_ is a pointer, scale_ and unit floats."""
     signature = {}
     for name in kernel.arg_names:
@@ -47,7 +47,7 @@ def compiled(kernel, capability: int, dtype: torch.dtype, constants: dict, types
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def resources(binary, tmp_path: Path) -> tuple[int, int]:  # noqa: ANN001
+def resources(binary, tmp_path: Path) -> tuple[int, int]:
     """Registers per thread and bytes spilled, as ptxas reports them for the kernel's PTX."""
     file = tmp_path / "kernel.ptx"
     file.write_text(binary.asm["ptx"])
@@ -59,7 +59,7 @@ def resources(binary, tmp_path: Path) -> tuple[int, int]:  # noqa: ANN001
     return int(re.search(r"Used (\d+) registers", report).group(1)), spilled
 
 
-def show(name: str, capability: int, dtype: torch.dtype, size: int, binary, registers: int, spilled: int) -> None:  # noqa: ANN001
+def show(name: str, capability: int, dtype: torch.dtype, size: int, binary, registers: int, spilled: int) -> None:
     sys.stderr.write(f"{name} sm_{capability} {ELEMENT[dtype]} D={size}: {registers} registers, "
                      f"{binary.metadata.shared / 1024:.0f} KiB shared, {spilled} bytes spilled\n")  # fmt: skip
 
@@ -109,7 +109,7 @@ SAMPLED = [
 @pytest.mark.parametrize("capability", [80, 90, 120])
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("kernel", SAMPLED, ids=lambda kernel: kernel.__name__)
-def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> None:  # noqa: ANN001
+def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         block, tile = lines_triton.sample_shape(dtype)
         constants = dict(D=size, BLOCK_D=size, M=block, TILE=tile,
@@ -125,7 +125,7 @@ def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> 
 @pytest.mark.parametrize("capability", [80, 90, 120])
 def test_merge_splits(capability: int, tmp_path: Path) -> None:
     constants = dict(D=128, BLOCK_D=128, BLOCK_S=8)
-    kernel = vertical_slash_triton.merge_splits_kernel
+    kernel = splits_triton.merge_splits_kernel
     binary = compiled(kernel, capability, torch.bfloat16, constants, {}, {})
     registers, spilled = resources(binary, tmp_path)
     show("merge_splits", capability, torch.bfloat16, 128, binary, registers, spilled)

@@ -95,7 +95,7 @@ def test_the_prefix_is_the_smallest(kind: str, alpha: float) -> None:
 
 
 def exact_greedy(weights: Tensor, positions: Tensor, alpha: float) -> int:
-    """Lines that a greedy needs which takes the line with the most uncovered mass each time; offset 0 and key 0 first."""
+    """How many lines a greedy takes that picks the most uncovered mass each time; offset 0 and key 0 come first."""
     keys = weights.shape[1]
     offset = (positions[:, None] - torch.arange(keys)).clamp_min(-1)
     left = weights.clone()

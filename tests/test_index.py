@@ -37,7 +37,9 @@ def rectangles() -> list[tuple[int, int, int, int, int]]:
     cases = []
     for seed in range(500):
         keys = chance.randint(1, 90)
-        cases.append((seed, chance.randint(1, keys), keys, chance.choice([1, 4, 5, 16]), chance.choice([1, 3, 8, 16, 999])))
+        cases.append(
+            (seed, chance.randint(1, keys), keys, chance.choice([1, 4, 5, 16]), chance.choice([1, 3, 8, 16, 999]))
+        )
     return cases
 
 

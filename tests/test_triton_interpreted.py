@@ -16,6 +16,8 @@ def test_every_kernel_equals_its_twin() -> None:
     file = Path(__file__).parent / "triton_interpreted.py"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=file.parent.parent)
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=file.parent.parent
+    )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert " passed" in result.stdout and "skipped" not in result.stdout

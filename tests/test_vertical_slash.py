@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
 
-from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.choice import Lines, Rules, choose_lines, fixed_lines
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import executed_mask
 from loopserve_kernels.index import build_index
+from loopserve_kernels.lines import line_mass
 from loopserve_kernels.vertical_slash import WHOLE_RUN, block_shape, vertical_slash, vertical_slash_torch
 
 SHAPES = [(1, 1), (1, 50), (5, 5), (16, 17), (33, 190), (64, 64), (70, 200), (257, 257), (130, 1300)]
@@ -79,12 +82,41 @@ def test_strides_that_end_elsewhere() -> None:
     turned = [part.transpose(1, 2).contiguous().transpose(1, 2) for part in (query, key, value)]
     assert all(part.stride(-1) != 1 for part in turned)
     index = build_index(random_lines(4, 99, 2), 99, 16, 16)
-    assert torch.allclose(
-        vertical_slash(*turned, index, 0.2), vertical_slash(query, key, value, index, 0.2), atol=1e-5
-    )
+    assert torch.allclose(vertical_slash(*turned, index, 0.2), vertical_slash(query, key, value, index, 0.2), atol=1e-5)
 
 
 def test_an_index_for_another_length_is_refused() -> None:
     query, key, value = tensors(4, 2, 20, 99, 64)
     with pytest.raises(AssertionError, match="another length"):
         vertical_slash(query, key, value, build_index(random_lines(4, 98, 2), 98, 16, 16), 0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize(("rows", "keys", "plans"), [(1, 77, 4), (130, 1301, 2), (700, 700, 4), (65, 5000, 1)])
+def test_triton_on_a_gpu(rows: int, keys: int, plans: int, size: int, dtype: torch.dtype, bound: float) -> None:
+    query, key, value = (part.cuda() for part in tensors(4, 2, rows, keys, size, dtype))
+    lines = random_lines(plans, keys, 3, 40, dense=1 if plans > 1 else None)
+    index = build_index(Lines(*(getattr(lines, field.name).cuda() for field in fields(Lines))), keys,
+                        *block_shape(size, dtype, query.device))  # fmt: skip
+    exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.1, 20)
+    out = vertical_slash(query, key, value, index, 0.1, 20)
+    assert out.dtype == dtype and relative_rms(out, exact) < bound
+
+
+@pytest.mark.gpu
+def test_a_gpu_chooses_what_a_cpu_chooses_and_repeats_itself() -> None:
+    query, key, _ = tensors(4, 2, 64, 3000, 64)
+    positions = torch.arange(2936, 3000)
+    for objective in ("lines", "optimal", "latency"):
+        rules = Rules(0.8, objective=objective)
+        found = []
+        for device in ("cpu", "cuda", "cuda"):
+            given = (query.to(device), positions.to(device), key.to(device), 0.2)
+            found.append(choose_lines(line_mass(*given), *given, rules))
+        ours, first, again = found
+        assert torch.equal(first.vertical, again.vertical) and torch.equal(first.slash, again.slash)
+        counts = ours.vertical_count + ours.slash_count
+        assert torch.allclose((first.vertical_count + first.slash_count).cpu().float(), counts.float(), rtol=0.02)
+        assert torch.allclose(first.coverage.cpu(), ours.coverage, atol=2e-3)

@@ -1,4 +1,4 @@
-"""Every Triton kernel against its twin under the interpreter. Run by test_triton_interpreted.py in a process of its own.
+"""Every Triton kernel against its twin under the interpreter. test_triton_interpreted.py runs it apart.
 
 TRITON_INTERPRET is read when triton is imported, so it must be set before; bf16 is wrong there, so it stays out.
 """

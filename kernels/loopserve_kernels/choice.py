@@ -47,9 +47,7 @@ class Rules:
         assert self.objective in OBJECTIVES, self.objective
 
 
-def choose_lines(
-    mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules
-) -> Lines:
+def choose_lines(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
     """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
     keys = key.shape[1]
     greedy = _greedy(mass, rows, positions, key, scaling, rules)

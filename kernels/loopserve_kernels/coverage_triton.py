@@ -46,7 +46,7 @@ def bucket_mass_kernel(p_rows, p_position, p_key, p_lse, p_bucket, p_out, rows, 
                        buckets, stride_bucket, stride_rh, stride_rn, stride_kg, stride_kn, scale_log2,
                        D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr,
                        PRECISION: tl.constexpr):  # fmt: skip
-    """out[b, key] = sum_i P where bucket[p_i - key] = b; one program per (TILE keys, line head), which owns its keys."""
+    """out[b, key] = sum_i P where bucket[p_i - key] = b; a program owns TILE keys of a line head."""
     i_plan = tl.program_id(1)
     b_key = tl.program_id(0) * TILE + tl.arange(0, TILE)
     p_bucket += i_plan.to(tl.int64) * stride_bucket

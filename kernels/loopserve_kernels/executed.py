@@ -82,6 +82,6 @@ def _on_verticals(index: Index, new: int, history: int) -> Tensor:
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
-    """values [P, N] at place [P, K], 0 where place is negative."""
+    """Values [P, N] at place [P, K], 0 where place is negative."""
     picked = values.gather(1, place.clamp(0, values.shape[1] - 1))
     return torch.where(place >= 0, picked, 0)

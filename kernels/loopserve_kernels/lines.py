@@ -45,9 +45,10 @@ def line_mass(rows: Tensor, positions: Tensor, key: Tensor, scaling: float, shar
 def line_mass_torch(rows: Tensor, positions: Tensor, key: Tensor, scaling: float, share: str = "head") -> LineMass:
     """The twin: one key-value head at a time, so that weights of one group are all that is held."""
     heads, groups, keys = rows.shape[0], key.shape[0], key.shape[1]
-    lse = row_lse(rows, positions, key, scaling)
-    vertical, slash = [], []
-    for weights in sampled_weights(rows, positions, key, scaling, lse):
+    lse, vertical, slash = [], [], []
+    for scores in _scores(rows, positions, key, scaling):
+        lse.append(scores.logsumexp(-1))
+        weights = scores.sub_(lse[-1][:, :, None]).exp_()
         vertical.append(weights.sum(1))
         by_offset = weights.new_zeros(weights.shape[0], keys)
         # Row i read backwards from its own position is its mass by offset; kept reversed, one flip at the end.
@@ -57,12 +58,7 @@ def line_mass_torch(rows: Tensor, positions: Tensor, key: Tensor, scaling: float
     mass = torch.cat(vertical), torch.cat(slash)
     if share == "group":
         mass = mass[0].reshape(groups, heads // groups, keys).mean(1), mass[1].reshape(groups, -1, keys).mean(1)
-    return LineMass(lse, mass[0], mass[1])
-
-
-def row_lse(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """The first pass: log-sum-exp [H, m] of every sampled row over the keys it sees."""
-    return torch.cat([scores.logsumexp(-1) for scores in _scores(rows, positions, key, scaling)])
+    return LineMass(torch.cat(lse), mass[0], mass[1])
 
 
 def sampled_weights(rows: Tensor, positions: Tensor, key: Tensor, scaling: float, lse: Tensor) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ has no order, so repeated runs agree to the bit, and a mass of at most H * m sta
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -24,7 +25,7 @@ WARPS = 8
 def sampled_scores(p_rows, p_position, p_key, b_key, i_head, i_group, first_row, rows, keys, stride_rh, stride_rn,
                    stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
                    PRECISION: tl.constexpr):  # fmt: skip
-    """Base-2 scores [M, TILE] of sampled rows first_row .. against keys b_key [TILE], -inf where hidden; positions [M]."""
+    """Base-2 scores [M, TILE] of sampled rows against keys b_key [TILE], -inf where hidden, and positions [M]."""
     b_row = first_row + tl.arange(0, M)
     b_d = tl.arange(0, BLOCK_D)
     m_row = b_row < rows
@@ -52,8 +53,9 @@ def row_lse_kernel(p_rows, p_position, p_key, p_lse, rows, keys, heads, heads_pe
     b_sum = tl.zeros([M], tl.float32)
     for first in range(i_split * span, tl.minimum(i_split * span + span, keys), TILE):
         b_key = first + tl.arange(0, TILE)
-        b_s, _ = sampled_scores(p_rows, p_position, p_key, b_key, i_head, i_head // heads_per_key, first_row, rows, keys,
-                                stride_rh, stride_rn, stride_kg, stride_kn, scale_log2, D, BLOCK_D, M, PRECISION)  # fmt: skip
+        b_s, _ = sampled_scores(
+            p_rows, p_position, p_key, b_key, i_head, i_head // heads_per_key, first_row, rows, keys, stride_rh,
+            stride_rn, stride_kg, stride_kn, scale_log2, D, BLOCK_D, M, PRECISION)  # fmt: skip
         b_new = tl.maximum(b_max, b_s.max(1))
         b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
         b_sum = b_sum * tl.exp2(b_max - b_base) + tl.exp2(b_s - b_base[:, None]).sum(1)
@@ -109,7 +111,7 @@ def line_mass_triton(rows: Tensor, positions: Tensor, key: Tensor, scaling: floa
     return LineMass(lse, vertical / members, (slash.double() / (FIXED_POINT * members)).float())
 
 
-def sample_arguments(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> dict:
+def sample_arguments(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> dict[str, Any]:
     """What every kernel over sampled rows takes, by keyword."""
     size = rows.shape[2]
     block, tile = sample_shape(rows.dtype)

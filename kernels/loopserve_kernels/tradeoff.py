@@ -46,7 +46,10 @@ def best_tradeoff(
     residual = split.flip(1).cumsum(1).flip(1)[:, 1:]
     forced = vertical_mass.isinf()
     wanted = torch.stack(
-        [_verticals_wanted(residual[:, j], forced, covered[:, j], rules, candidates, count) for j in range(len(counts))],
+        [
+            _verticals_wanted(residual[:, j], forced, covered[:, j], rules, candidates, count)
+            for j in range(len(counts))
+        ],
         1,
     )
     cost = wanted + torch.stack([_slash_cost(slash_order[:, :s], rules, keys) for s in counts], 1)
@@ -113,7 +116,9 @@ def _lines_at(
     vertical, vertical_count = pack(order, keep, keys)
     slash, slash_count = pack(slash_order, place < grid[best][:, None], keys)
     reached = covered.gather(1, pick).squeeze(1) + (masses.double() * keep).sum(1) / count
-    return Lines(vertical, vertical_count, slash, slash_count, reached.float(), torch.zeros_like(best, dtype=torch.bool))
+    return Lines(
+        vertical, vertical_count, slash, slash_count, reached.float(), torch.zeros_like(best, dtype=torch.bool)
+    )
 
 
 def _either(first: Tensor, left: Lines, right: Lines, keys: int) -> Lines:

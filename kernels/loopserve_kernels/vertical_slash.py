@@ -57,7 +57,7 @@ def block_shape(size: int, dtype: torch.dtype, device: torch.device) -> tuple[in
     A slash alone costs a tile of M columns, so M is as small as matrix units like it. A CPU takes runs whole.
     """
     if device.type == "cpu":
-        return 64, WHOLE_RUN
+        return 32, WHOLE_RUN
     # Exact fp32 products have no matrix unit: small blocks keep them in registers.
     if dtype == torch.float32:
         return (16, 16) if size > 64 else (32, 32)

@@ -10,8 +10,6 @@ where s = scaling * log2(e) * q k. With few row blocks the walk is split, and th
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
@@ -19,9 +17,9 @@ from torch import Tensor
 
 from loopserve_kernels.executed import first_dense_row
 from loopserve_kernels.index import Index
+from loopserve_kernels.splits_triton import merge_splits, split_count
 
 LOG2E = 1.4426950408889634
-MOST_SPLITS = 32
 
 
 @triton.jit
@@ -62,14 +60,14 @@ def attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum,
     return b_acc, b_new, b_sum * b_scale + b_p.sum(1)
 
 
-def _configs() -> list[triton.Config]:
+def configs() -> list[triton.Config]:
     """What to tune over. The interpreter has nothing to time, so it gets one."""
     if triton.knobs.runtime.interpret:
         return [triton.Config({})]
     return [triton.Config({}, num_warps=warps, num_stages=stages) for warps, stages in ((4, 2), (4, 3), (8, 2), (4, 1))]
 
 
-@triton.autotune(configs=_configs(), key=["D", "M", "DTYPE"])
+@triton.autotune(configs=configs(), key=["D", "M", "DTYPE"])
 @triton.jit
 def vertical_slash_kernel(
     p_q, p_k, p_v, p_out, p_lse, p_tile_start, p_tile_length, p_tile_count, p_covered, p_vertical, p_vertical_count,
@@ -78,7 +76,7 @@ def vertical_slash_kernel(
     scale_log2, DTYPE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr,
     PRECISION: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """out = softmax(scaling q k^T) v over the executed cells; with SPLIT, fp32 parts and their base-2 lse."""
+    """Computes out = softmax(scaling q k^T) v over the executed cells; with SPLIT, fp32 parts and their base-2 lse."""
     # The last row blocks have most to do, so they start first.
     i_block = tl.num_programs(0) - 1 - tl.program_id(0)
     i_head = tl.program_id(1)
@@ -150,26 +148,6 @@ def vertical_slash_kernel(
         tl.store(p_lse + o_lse + b_row, b_max + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), m_row)
 
 
-@triton.jit
-def merge_splits_kernel(p_part, p_lse, p_out, stride_oh, stride_on, heads, new, splits, D: tl.constexpr,
-                        BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
-    """out[h, i] = sum_s 2^(lse_s - max lse) part_s / sum_s 2^(lse_s - max lse); part [S, H, n, D], lse [S, H, n]."""
-    i_row = tl.program_id(0)
-    i_head = tl.program_id(1)
-    b_d = tl.arange(0, BLOCK_D)
-    b_split = tl.arange(0, BLOCK_S)
-    o_row = (b_split.to(tl.int64) * heads + i_head) * new + i_row
-    # lse [BLOCK_S]
-    b_lse = tl.load(p_lse + o_row, b_split < splits, float("-inf"))
-    b_weight = tl.exp2(b_lse - b_lse.max(0))
-    # part [BLOCK_S, BLOCK_D]
-    m_part = (b_split < splits)[:, None] & (b_d < D)[None, :]
-    b_part = tl.load(p_part + o_row[:, None] * D + b_d[None, :], m_part, 0.0)
-    b_out = (b_part * b_weight[:, None]).sum(0) / b_weight.sum(0)
-    p_out += i_head.to(tl.int64) * stride_oh + i_row.to(tl.int64) * stride_on + b_d
-    tl.store(p_out, b_out.to(p_out.dtype.element_ty), b_d < D)
-
-
 def vertical_slash_triton(
     query: Tensor, key: Tensor, value: Tensor, index: Index, scaling: float, dense_rows: int = 0,
     splits: int | None = None,
@@ -203,15 +181,5 @@ def vertical_slash_triton(
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", SPLIT=splits > 1,
     )  # fmt: skip
     if splits > 1:
-        merge_splits_kernel[(new, heads)](
-            p_part=part, p_lse=lse, p_out=out, stride_oh=out.stride(0), stride_on=out.stride(1), heads=heads, new=new,
-            splits=splits, D=size, BLOCK_D=width, BLOCK_S=triton.next_power_of_2(splits),
-        )  # fmt: skip
+        merge_splits(part, lse, out)
     return out
-
-
-def split_count(programs: int, device: torch.device) -> int:
-    """Splits that give each multiprocessor about two programs; a power of two, at most 32."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    wanted = math.ceil(2 * processors / programs)
-    return min(MOST_SPLITS, triton.next_power_of_2(wanted)) if programs < processors else 1
