@@ -111,10 +111,10 @@ SAMPLED = [
 @pytest.mark.parametrize("kernel", SAMPLED, ids=lambda kernel: kernel.__name__)
 def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
-        block, tile = lines_triton.sample_shape(dtype)
+        block, tile, warps = lines_triton.sample_shape(dtype)
         constants = dict(D=size, BLOCK_D=size, M=block, TILE=tile,
                          PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
-        options = dict(num_warps=lines_triton.WARPS, num_stages=2)
+        options = dict(num_warps=warps, num_stages=2)
         binary = compiled(kernel, capability, dtype, constants, {"p_out": "fp32"}, options)
         registers, spilled = resources(binary, tmp_path)
         show(kernel.__name__, capability, dtype, size, binary, registers, spilled)

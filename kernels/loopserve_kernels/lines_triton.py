@@ -18,7 +18,6 @@ from loopserve_kernels.lines import LineMass
 
 FIXED_POINT = float(1 << 40)
 LOG2E = 1.4426950408889634
-WARPS = 8
 
 
 @triton.jit
@@ -114,20 +113,20 @@ def line_mass_triton(rows: Tensor, positions: Tensor, key: Tensor, scaling: floa
 def sample_arguments(rows: Tensor, positions: Tensor, key: Tensor, scaling: float) -> dict[str, Any]:
     """What every kernel over sampled rows takes, by keyword."""
     size = rows.shape[2]
-    block, tile = sample_shape(rows.dtype)
+    block, tile, warps = sample_shape(rows.dtype)
     assert positions.is_contiguous() and rows.stride(-1) == 1 and key.stride(-1) == 1
     return dict(
         p_rows=rows, p_position=positions, p_key=key, rows=rows.shape[1], keys=key.shape[1],
         heads_per_key=rows.shape[0] // key.shape[0], stride_rh=rows.stride(0), stride_rn=rows.stride(1),
         stride_kg=key.stride(0), stride_kn=key.stride(1), scale_log2=scaling * LOG2E, D=size,
         BLOCK_D=max(16, triton.next_power_of_2(size)), M=max(16, min(block, triton.next_power_of_2(rows.shape[1]))),
-        TILE=tile, PRECISION="ieee" if rows.dtype == torch.float32 else "tf32", num_warps=WARPS,
+        TILE=tile, PRECISION="ieee" if rows.dtype == torch.float32 else "tf32", num_warps=warps,
     )  # fmt: skip
 
 
-def sample_shape(dtype: torch.dtype) -> tuple[int, int]:
-    """Rows and keys a program holds: exact fp32 products have no matrix unit and need small blocks not to spill."""
-    return (16, 32) if dtype == torch.float32 else (64, 32)
+def sample_shape(dtype: torch.dtype) -> tuple[int, int, int]:
+    """Rows and keys a program holds, and its warps. Exact fp32 has no matrix unit: only small blocks do not spill."""
+    return (16, 32, 8) if dtype == torch.float32 else (64, 32, 4)
 
 
 def contiguous_heads(part: Tensor) -> Tensor:
