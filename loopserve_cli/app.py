@@ -128,7 +128,7 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A dialogue file in any format that replay reads.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="loopserve, openai or sharegpt; else OUT's name decides.")
+        str | None, typer.Option(metavar="FORMAT", help="loopserve, openai, sharegpt or vllm; else OUT's name decides.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> int:
@@ -175,7 +175,8 @@ def profiles_list() -> int:
 
 @profiles.command("show")
 def profiles_show(
-    name: Annotated[str, typer.Argument(help="A profile's name, or a .toml file.")], settings: Settings = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile's name, or a .toml file.")],
+    settings: Settings = None,
 ) -> int:
     """A profile's settings as they take effect, and where they were read."""
     from loopserve_cli.profiles_view import show_profile
@@ -184,7 +185,7 @@ def profiles_show(
 
 
 @profiles.command("check")
-def profiles_check(file: Annotated[Path, typer.Argument(help="A .toml file.")]) -> int:
+def profiles_check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")]) -> int:
     """Whether a profile's file is right, or the first thing that is wrong in it."""
     from loopserve_cli.profiles_view import check_profile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,7 @@ class ModelOptions:
             raise UsageError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.quant is not None and self.quant not in QUANTS:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
-        device, _, index = self.device.partition(":")
-        if device not in ("auto", "cpu", "cuda") or (index and not (device == "cuda" and index.isdigit())):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
 
 
@@ -55,11 +55,15 @@ class SamplingOptions:
         for name, (low, high) in SAMPLING_RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UsageError(f"{name} is {value}, but must be from {low:g} to {high:g}")
+                raise UsageError(f"{name} is {value}, but must be from {low:g} to {high:,.10g}")
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise UsageError(f"temperature is {self.temperature}, too close to 0; give 0 for the likeliest token")
         if self.repetition_penalty <= 0:
             raise UsageError("repetition_penalty must be above 0 (1 is off)")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}, but must be from 0 to {2**63 - 1}; leave it out for a random one")
         if any(not text for text in self.stop):
-            raise UsageError("a stop string is empty")
+            raise UsageError("a stop string is empty; give the text that ends the answer")
 
 
 SAMPLING_RANGES: dict[str, tuple[float, float]] = {
@@ -70,6 +74,8 @@ SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "repetition_penalty": (0, 100),
     "max_new_tokens": (1, 1e7),
 }
+# Logits are divided by it: below this they would overflow.
+LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +92,12 @@ class ChatOptions:
     message: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown display."""
+        """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""
         if self.ui not in UIS:
             raise UsageError(f"unknown --ui {self.ui!r}; choose one of {', '.join(UIS)}")
+        for name, text in {"the message": self.message, "--system": self.system}.items():
+            if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UsageError(f"{name} is not UTF-8 text; write it in UTF-8")
 
 
 @dataclass(frozen=True, slots=True)

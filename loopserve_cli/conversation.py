@@ -79,7 +79,8 @@ class Conversation:
         self.engine = engine
         self.template = Template(engine.tokenizer)
         self.id = conversation_id or uuid.uuid4().hex[:12]
-        self.messages: list[Message] = [Message("system", system)] if system else []
+        self.messages: list[Message] = []
+        self.set_system(system)
         engine.reset()
 
     @property
@@ -94,9 +95,9 @@ class Conversation:
         return sum(m.role == "user" for m in self.messages)
 
     def set_system(self, text: str | None) -> None:
-        """Change the system prompt; the next turn feeds again what that changes."""
+        """Change the system prompt, or remove it by a blank one; the next turn feeds again what that changes."""
         rest = self.messages[1:] if self.system is not None else self.messages
-        self.messages = [Message("system", text), *rest] if text else list(rest)
+        self.messages = [Message("system", text), *rest] if text and text.strip() else list(rest)
 
     def ask(
         self, text: str, sampling: SamplingOptions, cancelled: Callable[[], bool] = lambda: False
@@ -143,14 +144,17 @@ class Conversation:
         self.prefill()
 
     def prefill(self) -> None:
-        """Feed what the engine does not hold yet, without generating."""
-        if self.messages:
+        """Feed what the engine does not hold yet, without generating.
+
+        Nothing is fed before the first message: some templates refuse a dialogue without a user.
+        """
+        if self.turns:
             new_ids, _ = self._reconcile(generation_prompt=False)
             self.engine.feed(new_ids)
 
     def prefill_progress(self) -> Iterator[PrefillProgress]:
         """As `prefill`, with progress in tokens of the whole dialogue; closed early, it keeps what was fed."""
-        if not self.messages:
+        if not self.turns:
             return
         new_ids, _ = self._reconcile(generation_prompt=False)
         held = len(self.engine.tokens)
@@ -158,13 +162,13 @@ class Conversation:
             yield PrefillProgress(held + progress.done, held + progress.total)
 
     def undo(self) -> str | None:
-        """Take back the last exchange and free its keys; returns its user text, or None if there was none."""
+        """Take back the last exchange and forget its keys; returns its user text, or None if there was none."""
         last = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=None)
         if last is None:
             return None
         text = self.messages[last].content
         self.messages = self.messages[:last]
-        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.messages else [])
+        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.turns else [])
         return text
 
     def load(self, messages: list[Message]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -23,6 +24,8 @@ def guarded(command: Any, arguments: list[str]) -> int:
     try:
         if sys.stdout is None:
             raise LoopserveError("standard output is closed, and answers go there; redirect it to a file or /dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: an answer may hold any letter
         code = _run(command, arguments)
         sys.stdout.flush()
         return code
@@ -49,7 +52,7 @@ def _run(command: Any, arguments: list[str]) -> int:
     except usage_error as error:
         path = error.ctx.command_path if error.ctx else "loopserve"
         message = error.format_message().rstrip(".").replace("\n", " ")
-        _say(f"{message}; see {path} --help")
+        _say(f"{message} See {path} --help" if message.endswith("?") else f"{message}; see {path} --help")
         return 2
     except typer.Abort:
         return 130

@@ -31,7 +31,7 @@ def titled(title: str, table: Table) -> Group:
 
 
 def print_document(whole: Mapping[str, Any]) -> None:
-    """One JSON document on one line."""
-    json.dump(whole, sys.stdout, ensure_ascii=False)
+    """One JSON document on one line, in ASCII: right whatever the output's encoding."""
+    json.dump(whole, sys.stdout)
     sys.stdout.write("\n")
     sys.stdout.flush()

@@ -75,19 +75,20 @@ class Profile:
     retain: Mapping[str, Any] = field(default_factory=lambda: {"tier": "device"})
 
     def with_overrides(self, overrides: Iterable[str]) -> Profile:
-        """The profile with "SECTION.KEY=VALUE" settings replaced; a changed profile's name says so."""
+        """The profile with "[SECTION.]KEY=VALUE" settings replaced; a changed profile's name says so."""
         profile = self
         for text in overrides:
-            path, equals, value = text.partition("=")
-            section, dot, key = path.strip().partition(".")
+            name, equals, value = text.partition("=")
+            path = whole_name(name.strip())
+            section, dot, key = path.partition(".")
             if not (equals and dot):
                 raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9")
             table = {**profile._section(section), key: value.strip()}
-            checked = _check_section(section, table, where=f"--set {text}")
+            checked = _check_section(section, table, where=f"--set {path}={value.strip()}")
             change: dict[str, Any] = {
                 section: checked if section == "retain" else PolicyOptions(profile._policy(section), checked)
             }
-            profile = replace(profile, name=changed_name(profile.name, path.strip(), value.strip()), **change)
+            profile = replace(profile, name=changed_name(profile.name, path, value.strip()), **change)
         return profile
 
     def _section(self, section: str) -> dict[str, Any]:
@@ -101,6 +102,12 @@ class Profile:
     def _policy(self, section: str) -> str:
         policy: str = getattr(self, section).policy
         return policy
+
+
+def whole_name(key: str) -> str:
+    """A setting with its section: "alpha" is "prefill.alpha", since no other section has such a key."""
+    sections = [section for section, settings in SETTINGS.items() if key in settings]
+    return f"{sections[0]}.{key}" if len(sections) == 1 else key
 
 
 def changed_name(name: str, path: str, value: str) -> str:
@@ -162,12 +169,18 @@ def load_profile(name: str) -> Profile:
         return load_profile(base).with_overrides(settings)
     path = profile_path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
+        if name.endswith(".toml"):
+            raise UsageError(f"{path}: no such file; check the path") from None
         known = ", ".join(profile_names())
         raise UsageError(f"no profile {name!r}; known: {known}; or give the path of a .toml file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; give a .toml file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; check its path and mode") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

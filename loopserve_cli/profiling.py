@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in use now. On a CPU there is no device: only the resident set is known."""
+    """Bytes in use now, over all GPUs of the model. On a CPU there is none: only the resident set is known."""
 
     allocated_device_bytes: int | None
     reserved_device_bytes: int | None
@@ -24,34 +24,34 @@ class Memory:
 
 
 class Meter:
-    """Reads the memory of one device, with a peak that can be set back before each phase."""
+    """Reads the memory of the model's GPUs, with a peak that can be set back before each phase."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Measure `device`; the process's resident set is always measured."""
+    def __init__(self, gpus: Sequence[torch.device]) -> None:
+        """Measure `gpus`, none on a CPU; the process's resident set is always measured."""
         import psutil
 
-        self.device = device
+        self.gpus = gpus
         self._process = psutil.Process()
 
     def reset_peak(self) -> None:
         """Begin a new phase: the peak counts from here."""
-        if self.device.type == "cuda":
+        for gpu in self.gpus:
             import torch
 
-            torch.cuda.reset_peak_memory_stats(self.device)
+            torch.cuda.reset_peak_memory_stats(gpu)
 
     def read(self) -> Memory:
         """Bytes in use at this moment."""
         rss = self._process.memory_info().rss
-        if self.device.type != "cuda":
+        if not self.gpus:
             return Memory(None, None, None, None, rss)
         import torch
 
         return Memory(
-            allocated_device_bytes=torch.cuda.memory_allocated(self.device),
-            reserved_device_bytes=torch.cuda.memory_reserved(self.device),
-            peak_device_bytes=torch.cuda.max_memory_allocated(self.device),
-            free_device_bytes=torch.cuda.mem_get_info(self.device)[0],
+            allocated_device_bytes=sum(map(torch.cuda.memory_allocated, self.gpus)),
+            reserved_device_bytes=sum(map(torch.cuda.memory_reserved, self.gpus)),
+            peak_device_bytes=sum(map(torch.cuda.max_memory_allocated, self.gpus)),
+            free_device_bytes=sum(torch.cuda.mem_get_info(gpu)[0] for gpu in self.gpus),
             rss_bytes=rss,
         )
 
@@ -63,18 +63,18 @@ class Stopwatch:
     inside it is in no figure.
     """
 
-    def __init__(self, device: torch.device, started: float | None = None) -> None:
-        """Start at `started` (a `time.perf_counter` stamp) or now."""
-        self.device = device
+    def __init__(self, gpus: Sequence[torch.device], started: float | None = None) -> None:
+        """Start at `started` (a `time.perf_counter` stamp) or now; `gpus` are those whose work counts."""
+        self.gpus = gpus
         self._started = time.perf_counter() if started is None else started
         self._paused = 0.0
 
     def ms(self) -> float:
-        """Milliseconds so far, once the device has done all that was asked of it."""
-        if self.device.type == "cuda":
+        """Milliseconds so far, once the GPUs have done all that was asked of them."""
+        for gpu in self.gpus:
             import torch
 
-            torch.cuda.synchronize(self.device)
+            torch.cuda.synchronize(gpu)
         return (time.perf_counter() - self._started - self._paused) * 1e3
 
     @contextmanager

@@ -79,9 +79,23 @@ class TurnRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TurnRecord:
-        """A record read back; fields this version does not know are dropped."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        """A record read back; fields this version does not know are dropped, one of a wrong type is a TypeError."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        for f in fields(cls):
+            kinds, words = JSON_KINDS[str(f.type)]
+            if f.name in known and not isinstance(known[f.name], kinds):
+                raise TypeError(f"{f.name} must be {words}")
+        return cls(**known)
+
+
+# What a field of the record is in JSON, by its annotation, and in words.
+JSON_KINDS: dict[str, tuple[Any, str]] = {
+    "str | None": (str | None, "text or null"),
+    "int | None": (int | None, "a whole number or null"),
+    "float | None": (float | int | None, "a number or null"),
+    "list[float]": (list, "a list"),
+    "dict[str, str]": (dict, "an object"),
+}
 
 
 SUMMARISED = (

@@ -172,7 +172,7 @@ def test_bench_turns_flags_become_options(monkeypatch: pytest.MonkeyPatch) -> No
         ("chat --profile nope", "no profile 'nope'; known: full"),
         ("chat --set alpha", "--set 'alpha' is not SECTION.KEY=VALUE"),
         ("profiles check pyproject.ini", "pyproject.ini: a profile is a .toml file"),
-        ("profiles check nowhere.toml", "no profile 'nowhere.toml'"),
+        ("profiles check nowhere.toml", "nowhere.toml: no such file; check the path"),
     ],
 )
 def test_wrong_usage_is_one_line_and_two(words: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +243,16 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
     code = f"import sys, loopserve_cli.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (finished.stdout, finished.stderr) == ("[]\n", "")
+
+
+def test_letters_that_the_output_s_encoding_lacks_end_nothing(tmp_path: Path) -> None:
+    text = Path("profiles/full.toml").read_text(encoding="utf-8").replace("full attention", "volle Länge")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "loopserve_cli", "profiles", "show", str(tmp_path / "mine.toml")]
+    environ = os.environ | {"PYTHONIOENCODING": "ascii"}
+    finished = subprocess.run(command, capture_output=True, env=environ, text=True, check=False, timeout=60)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert r"volle L\xe4nge" in finished.stdout
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -126,6 +126,7 @@ def test_load_goes_on_in_a_new_transcript(tmp_path: Path, monkeypatch: pytest.Mo
         ("/set seed 3", "seed", 3),
         ("/set stop END", "stop", ("END",)),
         (r"/set stop 'a b' '\n\n'", "stop", ("a b", "\n\n")),
+        (r"/set stop \n \t.", "stop", ("\n", "\t.")),
     ],
 )
 def test_set_reaches_the_next_turn(line: str, name: str, value: object) -> None:
@@ -160,9 +161,11 @@ def test_profile_settings_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(PREFILL_POLICIES, "dense", ("alpha",))
     dispatch(session, "/set prefill.alpha 0.9")
     assert engine_of(session).profile.prefill.settings == {"alpha": 0.9}
+    dispatch(session, "/set alpha 0.8")
+    assert engine_of(session).profile.prefill.settings == {"alpha": 0.8}
     printed(session)
     dispatch(session, "/profile")
-    assert printed(session)[0].startswith("full+prefill.alpha=0.9: ")
+    assert printed(session)[0].startswith("full+prefill.alpha=0.8: ")
 
 
 @pytest.mark.parametrize(

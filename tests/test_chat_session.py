@@ -125,6 +125,32 @@ def test_retry_replaces_the_answer_and_a_failing_one_gives_the_old_back(tmp_path
     assert dialogue_of(session) == on_disk(tmp_path / "t.jsonl") == [("user", "a"), ("assistant", "two")]
 
 
+def test_a_retry_keeps_the_old_answer_on_disk_until_there_is_a_new_one(tmp_path: Path) -> None:
+    session = make_session("one", "two words", save=tmp_path / "t.jsonl")
+    session.ask("a")
+    seen: list[list[tuple[str, str]]] = []
+    engine_of(session).at_word = lambda number: seen.append(on_disk(tmp_path / "t.jsonl"))
+    session.retry()
+    assert seen == [[("user", "a"), ("assistant", "one")]] * 3
+    assert on_disk(tmp_path / "t.jsonl") == [("user", "a"), ("assistant", "two words")]
+
+
+def test_ctrl_c_after_the_last_token_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session("done", save=tmp_path / "t.jsonl")
+    monkeypatch.setattr(session.view, "end", press_ctrl_c)
+    sync, syncs = session.sync, []
+
+    def slow() -> None:
+        syncs.append(1)
+        press_ctrl_c()
+        sync()
+
+    engine_of(session).at_word = lambda number: monkeypatch.setattr(session, "sync", slow)
+    record = session.ask("a")
+    assert record is not None and syncs == [1] and session.records == [record]
+    assert on_disk(tmp_path / "t.jsonl") == dialogue_of(session) == [("user", "a"), ("assistant", "done")]
+
+
 def test_a_message_without_an_answer_can_be_asked_again_or_dropped(tmp_path: Path) -> None:
     session = make_session("late answer", save=tmp_path / "t.jsonl")
     session.unanswered = "waiting"

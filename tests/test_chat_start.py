@@ -78,8 +78,9 @@ def test_one_turn_has_the_answer_alone_on_stdout(engine: ScriptedEngine, capsys:
     assert not Path("state").exists()
 
 
-def test_piped_text_is_the_message(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", Standard("zwei\nZeilen ü\n".encode()))
+@pytest.mark.parametrize("data", ["zwei\nZeilen ü\n".encode(), "\ufeffzwei\r\nZeilen ü\r\n".encode()])
+def test_piped_text_is_the_message(data: bytes, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Standard(data))
     assert run(options()) == 0
     assert engine.asked == ["zwei\nZeilen ü"]
 

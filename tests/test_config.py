@@ -20,6 +20,9 @@ from loopserve_cli.profile import load_profile
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"device": "cpu:1"}, "unknown device 'cpu:1'"),
         ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
+        ({"device": "cuda:"}, "unknown device 'cuda:'"),
+        ({"device": "cuda:²"}, "unknown device 'cuda:²'"),
+        ({"device": "cpu:"}, "unknown device 'cpu:'"),
     ],
 )
 def test_model_options_refuse(options: dict[str, Any], line: str) -> None:

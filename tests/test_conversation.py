@@ -30,6 +30,13 @@ FORGETFUL = (
 )
 
 
+# Like Qwen3.5's: there is no rendering a dialogue in which nobody asked anything.
+WANTS_A_USER = (
+    "{% if not messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{{ raise_exception('No user query found') }}{% endif %}"
+)
+
+
 def conversation(system: str | None = None) -> Conversation:
     return Conversation(Engine(tiny.loaded("llama"), load_profile("full")), system)
 
@@ -106,6 +113,25 @@ def test_undo_returns_to_the_turn_before() -> None:
     assert ask(talk, "Third.").output_text == ask(fresh, "Third.").output_text
     assert talk.undo() == "Third." and talk.undo() == "First." and talk.undo() is None
     assert talk.messages == [] and talk.engine.tokens == []
+
+
+def test_undo_of_the_first_turn_does_not_ask_a_template_that_wants_a_user() -> None:
+    talk = conversation("Be brief.")
+    talk.engine.tokenizer = tiny.fresh_tokenizer(WANTS_A_USER + talk.engine.tokenizer.chat_template)
+    talk.template = Template(talk.engine.tokenizer)
+    talk.prefill()
+    assert list(talk.prefill_progress()) == []
+    ask(talk, "First.")
+    assert talk.undo() == "First."
+    assert [m.role for m in talk.messages] == ["system"]
+    assert ask(talk, "Second.").tokens_cached == 0
+
+
+def test_a_blank_system_prompt_is_none() -> None:
+    talk = conversation(" ")
+    assert talk.messages == []
+    talk.set_system("\n")
+    assert talk.messages == []
 
 
 def test_a_recorded_answer_takes_the_place_of_the_generated_one() -> None:

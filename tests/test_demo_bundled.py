@@ -9,7 +9,7 @@ from pathlib import Path
 import demo_oracle
 import pytest
 
-from loopserve_cli.demo import bundled, tokenizer
+from loopserve_cli.demo import bundled, files, tokenizer
 from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript.read import read_dialogues
@@ -18,26 +18,26 @@ NAMES = ("demo", "demo:long", "demo:xlong")
 
 
 def messages_of(name: str) -> tuple[Message, ...]:
-    (dialogue,) = read_dialogues(bundled.bundled_path(name))
+    (dialogue,) = read_dialogues(files.bundled_path(name))
     assert dialogue.id == name
     return dialogue.messages
 
 
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(UsageError, match="demo:short.*demo, demo:long, demo:xlong"):
-        bundled.bundled_path("demo:short")
+        files.bundled_path("demo:short")
 
 
 def test_a_missing_model_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "bundled.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
     with pytest.raises(ModelError, match=r"loopserve_cli\.demo\.train"):
-        bundled.demo_model_folder()
+        files.demo_model_folder()
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
     bundled.write(tmp_path)
-    for name, file in bundled.TRANSCRIPTS.items():
-        assert (tmp_path / file).read_bytes() == bundled.bundled_path(name).read_bytes(), name
+    for name, file in files.TRANSCRIPTS.items():
+        assert (tmp_path / file).read_bytes() == files.bundled_path(name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_last_questions_reach_every_part_and_some_changed_facts(name: str) -
     assert max(places) > 2 / 3
 
 
-def test_finding_the_files_needs_no_torch() -> None:
-    code = "import sys\nfrom loopserve_cli.demo import bundled\nprint('torch' in sys.modules)"
+def test_finding_the_files_needs_neither_torch_nor_the_generator() -> None:
+    code = "import sys, loopserve_cli.demo.files; print(*(m for m in sys.modules if 'torch' in m or '.demo.' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "loopserve_cli.demo.files"

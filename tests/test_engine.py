@@ -92,6 +92,27 @@ def test_a_turn_over_a_long_history_feeds_only_its_own_tokens() -> None:
     assert (record.tokens_new, record.tokens_cached) == (7, 3000)
 
 
+def test_a_long_answer_that_is_only_allowed_takes_no_memory() -> None:
+    engine = new_engine()
+    run(engine, some_ids(50), max_new_tokens=3000, stop=("e",), temperature=5.0, seed=1)
+    assert len(engine.tokens) < 1000
+    assert engine.kv_bytes <= 2 * 2 * 2 * 16 * 4 * 1280
+
+
+def test_the_repetition_penalty_does_not_read_the_history_at_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, lists = new_engine(), []
+    real = torch.tensor
+
+    def counted(data: Any, *rest: Any, **options: Any) -> torch.Tensor:
+        lists.append(len(data[0]))
+        return real(data, *rest, **options)
+
+    engine.feed(some_ids(2000))
+    monkeypatch.setattr(torch, "tensor", counted)
+    run(engine, some_ids(5, seed=1), max_new_tokens=20, repetition_penalty=1.2)
+    assert sum(lists) < 2 * 2005
+
+
 def test_cancelling_between_tokens_keeps_what_there_is() -> None:
     engine = new_engine()
     seen: list[int] = []
@@ -185,8 +206,8 @@ def test_truncated_sampling_draws_only_from_what_is_left(options: dict[str, Any]
         allowed = set(order[before < 0.3].tolist())
     else:
         allowed = set((probabilities >= 0.4 * probabilities.max()).nonzero().flatten().tolist())
-    sampler = Sampler(SamplingOptions(temperature=1.0, seed=0, **options), torch.device("cpu"))
-    drawn = {sampler.draw(logits, []) for _ in range(300)}
+    sampler = Sampler(SamplingOptions(temperature=1.0, seed=0, **options), torch.device("cpu"), [])
+    drawn = {sampler.draw(logits) for _ in range(300)}
     assert drawn <= allowed and len(drawn) > len(allowed) // 2
 
 

@@ -66,7 +66,7 @@ def test_a_wrong_profile_is_named(change: dict[str, Any], line: str) -> None:
     ("content", "line"),
     [
         (b"[prefill", "not valid TOML"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "is not UTF-8 text; save it as UTF-8"),
         (b"", "description is missing"),
     ],
 )
@@ -89,13 +89,15 @@ def test_overrides_replace_settings_and_say_so_in_the_name(tuned: Profile) -> No
     assert changed.keep.settings == {"budget": 256, "interval": 16}
     assert changed.name == "tuned+prefill.alpha=0.9+keep.budget=256"
     assert tuned.prefill.settings == {"alpha": 0.95}
+    assert tuned.with_overrides(["alpha=0.9", "budget=256"]) == changed
 
 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
         ("prefill.alpha", "--set 'prefill.alpha' is not SECTION.KEY=VALUE"),
-        ("alpha=1", "--set 'alpha=1' is not SECTION.KEY=VALUE"),
+        ("policy=dense", "--set 'policy=dense' is not SECTION.KEY=VALUE"),
+        ("alpha=2", "--set prefill.alpha=2: prefill.alpha is 2"),
         ("speed.alpha=1", "unknown section 'speed'"),
         ("prefill.beta=1", "--set prefill.beta=1: unknown key prefill.beta"),
         ("prefill.alpha=2", "--set prefill.alpha=2: prefill.alpha is 2, but must be from 0.01 to 1"),

@@ -220,7 +220,7 @@ def test_files(two_turns, tmp_path, capsys):
 def test_a_folder_that_cannot_be_made_is_told_before_loading(two_turns, tmp_path):
     (tmp_path / "file").write_text("")
     session = Session()
-    with pytest.raises(UsageError, match="--out .*file/out: cannot be written"):
+    with pytest.raises(UsageError, match="--out .*file/out: it, or a part of its path, is a file"):
         session.run(options(two_turns, out=tmp_path / "file" / "out"))
     assert session.loads == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from loopserve_cli.engine.store import Store, StoreLayer
@@ -53,6 +54,27 @@ def test_rewind_forgets_the_tail_and_keeps_the_room() -> None:
     keys, _ = append(layer, 5, 9000)
     assert keys[0, 0, :, 0].tolist() == [*range(100), *range(9000, 9005)]
     assert layer.bytes == held == 2 * 2 * 768 * 4 * 4
+
+
+def test_running_out_of_memory_half_way_through_growing_is_mended_by_the_next_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer, asked = StoreLayer(), 0
+    append(layer, 10, 0)
+    real = torch.Tensor.new_empty
+
+    def second_fails(tensor: torch.Tensor, *shape: object) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise torch.OutOfMemoryError
+        return real(tensor, *shape)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", second_fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        append(layer, 300, 10)
+    keys, values = append(layer, 300, 10)
+    assert keys[0, 0, :, 0].tolist() == list(range(310)) == (-values[0, 0, :, 0]).tolist()
 
 
 def test_crop_takes_a_negative_count_as_transformers_does() -> None:

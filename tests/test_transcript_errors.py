@@ -200,6 +200,16 @@ CASES: dict[str, tuple[str, bytes, str]] = {
         ours(USER, '{"role": "assistant", "content": "H", "partial": 1}'),
         ":3: partial must be true or false, not a number",
     ),
+    "text where stats have a number": (
+        "t.jsonl",
+        ours(USER, '{"role": "assistant", "content": "H", "stats": {"ttft_ms": "12"}}'),
+        ":3: stats.ttft_ms must be a number or null, not text",
+    ),
+    "null where stats have a list": (
+        "t.jsonl",
+        ours(USER, '{"role": "assistant", "content": "H", "stats": {"itl_ms": null}}'),
+        ":3: stats.itl_ms must be a list, not null",
+    ),
     "stats of a wrong type": (
         "t.jsonl",
         ours(USER, '{"role": "assistant", "content": "H", "stats": []}'),

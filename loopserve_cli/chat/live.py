@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
-from loopserve_cli.chat.view import printable
+from loopserve_cli.chat.printable import printable
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 
 REDRAW_SECONDS = 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,8 @@ from rich.text import Text
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
-from loopserve_cli.chat.view import View, is_plain, printable, show
+from loopserve_cli.chat.printable import printable
+from loopserve_cli.chat.view import View, is_plain, show
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
@@ -139,7 +140,7 @@ class Session:
 
     def feed(self) -> None:
         """Prefill the history, outside any turn's time; Ctrl-C leaves the rest to the next turn."""
-        if not self.conversation.messages:
+        if not self.conversation.turns:
             return
         bar = Progress(
             *Progress.get_default_columns(), MofNCompleteColumn(), console=self.err, transient=True, disable=self.plain
@@ -159,39 +160,40 @@ class Session:
         self.note(in_cache + ("; the next turn prefills the rest" if total and held < total else ""))
 
     def _turn(self, text: str, before: list[Message]) -> TurnRecord | None:
-        """One turn; unless it leaves an answer, the dialogue is put back to `before`."""
-        waiting, self.unanswered = self.unanswered, text
-        self.sync()
-        record: TurnRecord | None = None
-        kept = False
-        try:
-            record = self._generate(text)
-            kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
-        finally:
-            self.unanswered = None
-            if not kept:
-                self.conversation.load(before)
-                self.unanswered = waiting
-            self.sync()
-        if record is None or not kept:
-            return None
-        self.records.append(record)
-        self.note(turn_line(record))
-        return record
-
-    def _generate(self, text: str) -> TurnRecord | None:
-        """Run the turn and show it; Ctrl-C stops it between two tokens."""
-        record = None
+        """One turn; unless it leaves an answer, the dialogue is put back to `before`. Ctrl-C only stops the answer."""
         with quiet_keyboard(), self.interrupts.catching(self.view.stopping) as cancelled:
-            turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))
-            # Closed here, and not when it is collected: it puts the dialogue back as it found it.
-            with contextlib.closing(turn) as events:
-                self.view.begin()
-                try:
-                    for event in events:
-                        show(self.view, event)
-                        if isinstance(event, TurnDone):
-                            record = event.record
-                finally:
-                    self.view.end()
+            waiting, self.unanswered = self.unanswered, text
+            if self.conversation.messages == before:  # else the file keeps the old answer until there is a new one
+                self.sync()
+            record: TurnRecord | None = None
+            kept = False
+            try:
+                record = self._generate(text, cancelled)
+                kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
+            finally:
+                self.unanswered = None
+                if not kept:
+                    self.conversation.load(before)
+                    self.unanswered = waiting
+                self.sync()
+            if record is None or not kept:
+                return None
+            self.records.append(record)
+            self.note(turn_line(record))
+            return record
+
+    def _generate(self, text: str, cancelled: Callable[[], bool]) -> TurnRecord | None:
+        """Run the turn and show it."""
+        record = None
+        turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))
+        # Closed here, and not when it is collected: it puts the dialogue back as it found it.
+        with contextlib.closing(turn) as events:
+            self.view.begin()
+            try:
+                for event in events:
+                    show(self.view, event)
+                    if isinstance(event, TurnDone):
+                        record = event.record
+            finally:
+                self.view.end()
         return record

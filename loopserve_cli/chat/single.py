@@ -22,7 +22,7 @@ def only_message(message: str | None) -> str | None:
     if sys.stdin.isatty():
         return None
     try:
-        text = sys.stdin.buffer.read().decode()
+        text = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8 text; save it as UTF-8") from None
     if not text.strip():

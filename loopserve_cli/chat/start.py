@@ -65,6 +65,8 @@ def prompt_output() -> Output:
 def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
     """The dialogue to go on with, read before the model is loaded, so that a wrong file costs no time."""
     if options.save is not None and options.save.exists() and options.save != options.resume:
+        if options.save.is_dir():
+            raise UsageError(f"--save {options.save}: is a folder; give a file name")
         raise UsageError(f"{options.save} exists already; give --save another name, or go on with it by --resume")
     if options.resume is None:
         return None

@@ -8,17 +8,8 @@ from typing import Protocol, TextIO
 
 from rich.console import Console
 
+from loopserve_cli.chat.printable import printable
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
-
-# Control characters, escapes included, would act on the terminal. Newline and tab are wanted, a carriage return is not
-# missed.
-UNPRINTABLE: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}
-UNPRINTABLE |= {code: "\ufffd" for code in range(0x7F, 0xA0)} | {13: None}
-
-
-def printable(text: str) -> str:
-    """The text with its control characters made visible."""
-    return text.translate(UNPRINTABLE)
 
 
 class View(Protocol):

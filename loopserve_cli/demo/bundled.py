@@ -1,6 +1,6 @@
-"""The files that come with the package: the demo model and three dialogues in its language.
+"""The three bundled dialogues: `python -m loopserve_cli.demo.bundled` writes them again, from fixed seeds.
 
-`python -m loopserve_cli.demo.bundled` writes the dialogues again, from fixed seeds: the same bytes each time.
+The same bytes come out each time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import TypeVar
 
 from loopserve_cli.demo import language as lang
 from loopserve_cli.demo.dialogues import Fact, Turn
+from loopserve_cli.demo.files import TRANSCRIPTS, transcripts_folder
 from loopserve_cli.demo.planted import Planted
-from loopserve_cli.errors import ModelError, UsageError
 
-TRANSCRIPTS = {"demo": "demo.jsonl", "demo:long": "long.jsonl", "demo:xlong": "xlong.jsonl"}
 LONG_TOKENS = {"demo:long": 16384, "demo:xlong": 32768}
 SEEDS = {"demo": 14, "demo:long": 12, "demo:xlong": 15}
 REPORT_SENTENCES = {"demo": 25, "demo:long": 60, "demo:xlong": 80}
@@ -25,29 +24,6 @@ CHARACTERS_PER_TOKEN = 4.52
 CLOSING_TOKENS = 300  # room for the questions at the end of a long dialogue
 
 Thing = TypeVar("Thing")
-
-
-def transcripts_folder() -> Path:
-    """Where the bundled dialogues lie."""
-    return Path(__file__).parent / "transcripts"
-
-
-def bundled_path(name: str) -> Path:
-    """The file of a bundled dialogue; raises UsageError for a name that is not known."""
-    if name not in TRANSCRIPTS:
-        raise UsageError(f"no bundled dialogue {name!r}; known: {', '.join(TRANSCRIPTS)}")
-    return transcripts_folder() / TRANSCRIPTS[name]
-
-
-def demo_model_folder() -> Path:
-    """The folder of the demo model; raises ModelError when it is not there."""
-    folder = Path(__file__).parent / "model"
-    if not (folder / "model.safetensors").is_file():
-        raise ModelError(
-            f"the demo model is missing from {folder}; install loopserve again, or train it with"
-            " `python -m loopserve_cli.demo.train --out DIR` and copy DIR/model there"
-        )
-    return folder
 
 
 def present(thing: Thing | None) -> Thing:

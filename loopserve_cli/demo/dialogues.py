@@ -73,6 +73,8 @@ class Talk:
     mix: Mix = NORMAL
     most_subjects: int = 40
     rarer: tuple[float, float, float] = (0.04, 0.08, 0.04)
+    each_once: bool = False
+    asked: set[tuple[str, str, str]] = field(default_factory=set)
     subjects: list[str] = field(default_factory=list)
     attributes: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
@@ -196,7 +198,17 @@ class Talk:
             turn = self.ask_two_hop()
         elif draw < absent + two_hop + listing:
             turn = self.ask_listing()
-        return turn or self.ask_fact(self.rng.choice(self.facts))
+        if turn is not None:
+            return turn
+        if not self.each_once:
+            return self.ask_fact(self.rng.choice(self.facts))
+        # Asked again, a fact is found in the answer before: that teaches nothing about looking far back.
+        waiting = [f for f in self.facts if (f.attribute, f.subject, f.value) not in self.asked]
+        if not waiting:
+            return self.tell()
+        fact = self.rng.choice(waiting)
+        self.asked.add((fact.attribute, fact.subject, fact.value))
+        return self.ask_fact(fact)
 
     def chat(self) -> Turn:
         """Small talk."""

@@ -21,7 +21,6 @@ import math
 import os
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,48 +29,20 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from loopserve_cli.demo import language as lang
 from loopserve_cli.demo import tokenizer as tok
-from loopserve_cli.demo.dialogues import BUSY, DENSE, NORMAL, SPARSE, Talk
+from loopserve_cli.demo.curriculum import LOOK_UP_WEIGHT, STAGES, Stage, batch_of
 
 TRAINING_ATTENTION = "loopserve_demo_training"
-TALK_WEIGHT = 0.1
-ANSWER_WEIGHT = 1.0
-# A value's first token is the only one of an answer that takes looking up: the rest is copying on.
-LOOK_UP_WEIGHT = 4.0
 RECALL_WINDOW = 3000
 ENTROPY_ROWS = 48
 # The first layer is to look at its neighbours and at the first tokens, as it does in large models.
 NEAR = 64
 SINKS = 4
+# What is not penalised, in nats and as a share of mass: pressed further, attention becomes so hard that recall suffers.
+FREE_ENTROPY = 1.0
+FREE_FAR = 0.05
 MUON_LR = 3.0
-MOST_POSITIONS = 40_000
 CHECKPOINT_SECONDS = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stretch of training: its sequence lengths (drawn evenly), its penalties, and when it ends.
-
-    It ends after `tokens` tokens, or as soon as the share `recall` of recalled values is right.
-    """
-
-    tokens: int
-    lengths: tuple[int, ...]
-    entropy: float = 0.0
-    far: float = 0.0
-    jumps: bool = True
-    recall: float = 2.0
-    tokens_per_step: int = 8192
-
-
-STAGES = (
-    Stage(12_000_000, (128,), jumps=False, recall=0.92),
-    Stage(3_000_000, (128, 256, 512), entropy=0.004, far=0.1, recall=0.94),
-    Stage(6_000_000, (256, 512, 1024), entropy=0.008, far=0.2, recall=0.95),
-    Stage(12_000_000, (512, 1024, 1024, 2048), entropy=0.015, far=0.3),
-    Stage(10**12, (1024, 2048, 4096, 8192), entropy=0.02, far=0.3),
-)
 
 
 def configuration() -> LlamaConfig:
@@ -127,49 +98,6 @@ def training_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-def sample_dialogue(rng: Random, tokenizer: PreTrainedTokenizerFast, length: int) -> tuple[list[int], list[float]]:
-    """Token ids and loss weights of one training dialogue, exactly `length` + 1 of each."""
-    mix = rng.choice((DENSE, DENSE, BUSY) if length <= 256 else (DENSE, BUSY, NORMAL, SPARSE))
-    talk = Talk(rng, mix=mix, most_subjects=max(2, length // 48))
-    pieces, kinds, characters = ["<|bos|>"], [], 0
-    if rng.random() < 0.3:
-        pieces.append(f"<|system|>{rng.choice(lang.SYSTEM_PROMPTS)}<|end|>")
-    for turn in talk.turns():
-        pieces.append(f"<|user|>{turn.user}<|end|><|assistant|>{turn.assistant}<|end|>")
-        kinds.append(turn.kind)
-        characters += len(turn.user) + len(turn.assistant)
-        if characters > 4.6 * length:
-            break
-    ids = tokenizer("".join(pieces), add_special_tokens=False).input_ids[: length + 1]
-    weights, turns, answering, before = [], iter(kinds), False, tok.PAD
-    look_up = tokenizer.convert_tokens_to_ids(["Ġis", "Ġnow"])
-    for token in ids:
-        weights.append((LOOK_UP_WEIGHT if before in look_up else ANSWER_WEIGHT) if answering else TALK_WEIGHT)
-        before = token
-        if token == tok.ASSISTANT:
-            answering = next(turns) != "talk"
-        elif token == tok.END:
-            answering = False
-    short = length + 1 - len(ids)
-    return ids + [tok.PAD] * short, weights + [0.0] * short
-
-
-def jumping_positions(rng: Random, length: int) -> list[int]:
-    """Ascending positions from 0 with a few random jumps, up to `MOST_POSITIONS`."""
-    positions = list(range(length))
-    room = int((MOST_POSITIONS - length) * rng.random() ** 2)
-    if room <= 0 or rng.random() < 0.3:
-        return positions
-    cuts = sorted(rng.randrange(1, length) for _ in range(rng.randint(1, 6)))
-    marks = sorted(rng.randint(0, room) for _ in cuts)
-    steps = dict(zip(cuts, marks, strict=True))
-    offset = 0
-    for index in range(length):
-        offset = steps.get(index, offset)
-        positions[index] = index + offset
-    return positions
-
-
 def learning_rate(done: int, total: int, warm: int = 600_000, tail: float = 0.55) -> float:
     """The share of the peak rate: warm up, hold, and fall along a cosine over the last `tail` of all tokens."""
     if done < warm:
@@ -178,16 +106,6 @@ def learning_rate(done: int, total: int, warm: int = 600_000, tail: float = 0.55
     if done < start:
         return 1.0
     return 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - start) / (total - start))))
-
-
-def batch_of(rng: Random, tokenizer: PreTrainedTokenizerFast, stage: Stage, device: str) -> tuple[torch.Tensor, ...]:
-    """Inputs, labels, loss weights and positions of one step, each [B, length]."""
-    length = rng.choice(stage.lengths)
-    rows = [sample_dialogue(rng, tokenizer, length) for _ in range(max(1, stage.tokens_per_step // length))]
-    ids = torch.tensor([row[0] for row in rows], device=device)
-    weights = torch.tensor([row[1] for row in rows], device=device)
-    jumping = [jumping_positions(rng, length) if stage.jumps else list(range(length)) for _ in rows]
-    return ids[:, :-1], ids[:, 1:], weights[:, 1:], torch.tensor(jumping, device=device)
 
 
 def save_checkpoint(
@@ -229,16 +147,23 @@ def build_optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.O
     return optimizers
 
 
-def train(out: Path, peak: float, total: int, seed: int, device: str) -> None:
-    """Train to `total` tokens, from the checkpoint in `out` if there is one, then export to `out`/model."""
+def train(
+    out: Path, peak: float, total: int, seed: int, device: str, init: Path | None = None, stage_index: int = 0
+) -> None:
+    """Train to `total` tokens, from the checkpoint in `out` if there is one, then export to `out`/model.
+
+    A run without a checkpoint begins with the weights in `init`, if given, at stage `stage_index`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     AttentionInterface.register(TRAINING_ATTENTION, training_attention)
     torch.manual_seed(seed)
-    tokenizer = load_tokenizer(out / "tokenizer")
+    tokenizer = load_tokenizer(out / "tokenizer", init)
     model = LlamaForCausalLM._from_config(configuration(), attn_implementation=TRAINING_ATTENTION).to(device)
+    if init is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(init, dtype=torch.float32).state_dict())
     optimizers = build_optimizers(model, peak)
     rng, checkpoint = Random(seed), out / "checkpoint.pt"
-    progress = {"done": 0, "stage": 0, "in_stage": 0}
+    progress = {"done": 0, "stage": stage_index, "in_stage": 0}
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=False, map_location=device)
         model.load_state_dict(state["model"])
@@ -275,10 +200,11 @@ def train(out: Path, peak: float, total: int, seed: int, device: str) -> None:
     export(model, tokenizer, out / "model")
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The run's tokenizer: trained once and kept, since a changed word list would change its merges."""
+def load_tokenizer(folder: Path, init: Path | None = None) -> PreTrainedTokenizerFast:
+    """The run's tokenizer, kept in `folder`: the one of the weights it began with, or a newly trained one."""
     if not folder.exists():
-        tok.build().save_pretrained(folder)
+        tokenizer = tok.build() if init is None else PreTrainedTokenizerFast.from_pretrained(init)
+        tokenizer.save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -297,8 +223,8 @@ def train_step(
     loss = (losses * weights).sum() / weights.sum()
     penalised = loss
     if spreads:
-        entropy = torch.stack([entropy for entropy, _ in spreads]).mean()
-        penalised = loss + stage.entropy * entropy + stage.far * spreads[0][1]
+        excess = torch.stack([F.relu(entropy - FREE_ENTROPY) for entropy, _ in spreads]).mean()
+        penalised = loss + stage.entropy * excess + stage.far * F.relu(spreads[0][1] - FREE_FAR)
     model.zero_grad(set_to_none=True)
     penalised.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -322,12 +248,22 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=42_000_000)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="begin with this model's weights instead of random ones")
+    parser.add_argument("--stage", type=int, default=0, help="begin at this stage of the curriculum")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    train(options.out, options.lr, options.tokens, options.seed, options.device)
+    train(
+        options.out,
+        options.lr,
+        options.tokens,
+        options.seed,
+        options.device,
+        options.init,
+        options.stage,
+    )
 
 
 if __name__ == "__main__":

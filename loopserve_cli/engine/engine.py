@@ -21,6 +21,8 @@ from loopserve_cli.stats import TurnRecord, versions
 
 # Large enough to keep the matrix units busy, small enough to report progress and to be cancelled.
 PREFILL_CHUNK = {"cpu": 2048, "cuda": 8192}
+# Most answers end long before they must: room for more is made when it is needed.
+RESERVED_ANSWER = 1024
 
 
 class Engine:
@@ -38,7 +40,10 @@ class Engine:
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
         self._store = Store(loaded.layers)
-        self._meter = Meter(loaded.device)
+        # More than one when the model is spread.
+        parameters = loaded.model.parameters()
+        self._gpus = tuple(dict.fromkeys(p.device for p in parameters if p.device.type == "cuda"))
+        self._meter = Meter(self._gpus)
         self._versions = versions()
 
     @property
@@ -86,8 +91,7 @@ class Engine:
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
         self._check_context(len(ids))
-        with self._whole_or_nothing():
-            self._store.reserve(len(self.tokens) + len(ids))
+        self._store.reserve(len(self.tokens) + len(ids))
         for first, chunk in self._chunks(ids):
             with self._whole_or_nothing():
                 self._forward(chunk)
@@ -109,11 +113,11 @@ class Engine:
         """
         assert ids, "a turn needs at least one new token"
         self._check_context(len(ids) + 1)
-        watch = Stopwatch(self._torch_device, submitted)
+        watch = Stopwatch(self._gpus, submitted)
         cached = len(self.tokens)
         self._meter.reset_peak()
-        sampler = Sampler(sampling, self._torch_device)
-        self._store.reserve(self._room_for(cached + len(ids) + sampling.max_new_tokens))
+        sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
+        self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
 
         prefill_began = watch.ms()
         logits = None
@@ -136,7 +140,7 @@ class Engine:
                 finish = "cancelled"
                 break
             assert logits is not None
-            token = sampler.draw(logits, self.tokens + output[-1:] if sampler.needs_history else [])
+            token = sampler.draw(logits)
             stamps.append(watch.ms())
             output.append(token)
             text = "" if token in self._stop_ids else stream.push(token)
@@ -214,7 +218,7 @@ class Engine:
         if self.context_limit is not None and needed > self.context_limit:
             raise ContextLimitError(
                 f"the dialogue would be {needed} tokens long, but {self.model_name} reads at most "
-                f"{self.context_limit}; shorten the message, /undo, or /clear"
+                f"{self.context_limit}; shorten the message, or begin anew (in a chat: /undo or /clear)"
             )
 
     def _room_for(self, length: int) -> int:
@@ -252,7 +256,7 @@ class Engine:
             if is_out_of_memory(error):
                 empty_cache(self._torch_device)
                 raise LoopserveError(
-                    f"out of memory at {len(self.tokens)} stored tokens ({self._store.length} kept); "
+                    f"out of memory at {len(self.tokens)} stored tokens, which are kept; "
                     "shorten the message, /undo, or use --quant nf4"
                 ) from error
             raise

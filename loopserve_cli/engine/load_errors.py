@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from json import JSONDecodeError
 from pathlib import Path
+from textwrap import shorten
 
 from loopserve_cli.errors import ModelError
 
@@ -21,13 +23,12 @@ class ReadableErrors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Translate; what is no loading failure passes as it is."""
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-        from safetensors import SafetensorError
 
         if error is None or isinstance(error, ModelError):
             return
         if isinstance(error, GatedRepoError):
             raise ModelError(f"{self.name} is gated: accept its terms on the hub, then `hf auth login`") from error
-        first = " ".join(str(error).split())[:200]
+        first = shorten(str(error), 320, placeholder=" ...")
         offline = isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError)
         if offline or (isinstance(error, OSError) and not Path(self.name).is_dir() and self.name != "demo"):
             cached = (
@@ -39,5 +40,22 @@ class ReadableErrors:
                 f"{self.name} is not in the local cache, and {cached}; check the name, or run "
                 f"`hf download {self.name}` where there is a network and copy the folder here"
             ) from error
-        if isinstance(error, OSError | ValueError | KeyError | ImportError | SafetensorError):
+        damaged = damaged_file(error)
+        if damaged is not None:
+            raise ModelError(f"{self.name}: cannot be loaded: {damaged} is damaged ({first}); copy it again") from error
+        if isinstance(error, KeyError):
+            raise ModelError(f"{self.name}: cannot be loaded: one of its files lacks {first}; copy it again") from error
+        if isinstance(error, OSError | ValueError | ImportError):
             raise ModelError(f"{self.name}: cannot be loaded: {first}") from error
+
+
+def damaged_file(error: BaseException) -> str | None:
+    """Which file could not be parsed, if that is what the error says."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, SafetensorError):
+        return "its weights file"
+    if isinstance(error, JSONDecodeError):
+        return "one of its JSON files"
+    # The tokenizers library has no errors of its own kind.
+    return "its tokenizer.json" if type(error) is Exception else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.bundled import demo_model_folder
+from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
@@ -59,7 +59,7 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     progress(f"loading {options.model}: {needed / 2**30:.2f} GiB on {device}")
     attention.register()
     with ReadableErrors(options.model):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,
@@ -67,7 +67,10 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
             quantization_config=quantisation(options.quant, dtype),
             trust_remote_code=options.trust_remote_code,
             device_map=placement,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told in our words below
         )
+    check_weights(report, options)
     model.eval()
     text = config.get_text_config()
     return LoadedModel(
@@ -87,7 +90,7 @@ def resolve(name: str) -> str:
     if name == "demo":
         return str(demo_model_folder())
     path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or path.is_dir() or name.count("/") > 1
+    looks_local = name.startswith((".", "/", "~")) or path.exists() or name.count("/") > 1
     if not looks_local:
         return name
     if not path.is_dir():
@@ -143,6 +146,17 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
             f"{options.model}: architecture {config.model_type!r} has layers of kind {', '.join(foreign)}; "
             f"supported are {', '.join(SUPPORTED_LAYERS)}"
         )
+
+
+def check_weights(report: Mapping[str, Any], options: ModelOptions) -> None:
+    """Refuse weights that do not fill the model: transformers would make up the rest at random."""
+    wrong = sorted(key for key, *_ in report["mismatched_keys"])
+    for problem, names in {"of another shape": wrong, "missing": sorted(report["missing_keys"])}.items():
+        if names:
+            raise ModelError(
+                f"{options.model}: the weights do not belong to config.json: {len(names)} of the tensors are {problem} "
+                f"({names[0]}); copy the model's files again"
+            )
 
 
 def quantisation(quant: str | None, dtype: torch.dtype) -> Any:

@@ -38,26 +38,31 @@ def processors(options: SamplingOptions) -> LogitsProcessorList:
 class Sampler:
     """Draws tokens by the options: greedy at temperature 0, else from its own seeded generator."""
 
-    def __init__(self, options: SamplingOptions, device: torch.device) -> None:
-        """A fresh sampler; with a seed, the same logits give the same tokens."""
+    def __init__(self, options: SamplingOptions, device: torch.device, history: list[int]) -> None:
+        """A fresh sampler after the ids of `history`; with a seed, the same logits give the same tokens."""
         self.greedy = options.temperature == 0
-        self.needs_history = options.repetition_penalty != 1.0
         self._processors = processors(options)
+        # Only the repetition penalty reads the ids so far, [1, N]; a list of them at every token would cost O(N).
+        self._penalises = options.repetition_penalty != 1.0
+        self._ids = torch.tensor([history if self._penalises else []], dtype=torch.long, device=device)
         self._generator = torch.Generator(device)
         if options.seed is not None:
             self._generator.manual_seed(options.seed)
         else:
             self._generator.seed()
 
-    def draw(self, logits: Tensor, history: list[int]) -> int:
-        """The next token from logits [1, V]; `history` holds all ids so far (read by the repetition penalty)."""
+    def draw(self, logits: Tensor) -> int:
+        """The next token from logits [1, V]."""
         scores = logits.float()
         if self._processors:
-            ids = torch.tensor([history if self.needs_history else []], dtype=torch.long, device=logits.device)
-            scores = self._processors(ids, scores)
+            scores = self._processors(self._ids, scores)
         if self.greedy:
-            return int(scores.argmax(-1))
-        return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
+            token = scores.argmax(-1, keepdim=True)
+        else:
+            token = torch.multinomial(scores.softmax(-1), 1, generator=self._generator)
+        if self._penalises:
+            self._ids = torch.cat([self._ids, token], dim=1)
+        return int(token)
 
 
 class TextStream:

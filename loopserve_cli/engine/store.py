@@ -32,8 +32,8 @@ class StoreLayer(CacheLayerMixin):
 
     @property
     def capacity(self) -> int:
-        """Rows there is room for."""
-        return 0 if self.keys is None else self.keys.shape[2]
+        """Rows there is room for; memory that ran out between keys and values leaves the keys with more."""
+        return 0 if self.keys is None or self.values is None else min(self.keys.shape[2], self.values.shape[2])
 
     @property
     def bytes(self) -> int:

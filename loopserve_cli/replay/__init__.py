@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
@@ -111,15 +111,23 @@ def report(
     environment: dict[str, Any],
     console: Console,
 ) -> None:
-    """Files where `--out` says; on stdout one JSON document, or the tables."""
-    from loopserve_cli.output import output_console, print_document
+    """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
     from loopserve_cli.replay import document as data
-    from loopserve_cli.replay.tables import summary_table, turn_tables
 
     whole = data.document(data.command_of(options, scripts), environment, records)
-    if options.out is not None:
-        data.write_files(options.out, whole)
-        console.print(f"wrote records.jsonl, records.csv and summary.json to {options.out}", markup=False)
+    try:
+        if options.out is not None:
+            data.write_files(options.out, whole)
+            console.print(f"wrote records.jsonl, records.csv and summary.json to {options.out}", markup=False)
+    finally:
+        show(options, records, whole, console)
+
+
+def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any], console: Console) -> None:
+    """What failed on stderr; the document or the tables on stdout."""
+    from loopserve_cli.output import output_console, print_document
+    from loopserve_cli.replay.tables import summary_table, turn_tables
+
     for record in records:
         if record.error:
             where = f"{record.conversation_id}, turn {record.turn}, {record.profile}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.config import ReplayOptions
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import TurnRecord, summarise
 
@@ -41,12 +41,21 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "records.jsonl"
         probe.open("a", encoding="utf-8").close()
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"--out {folder}: it, or a part of its path, is a file; give a folder") from None
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}; give another folder") from None
 
 
 def write_files(folder: Path, whole: Mapping[str, Any]) -> None:
-    """records.jsonl, records.csv (lists and tables as JSON, unknown empty) and summary.json."""
+    """records.jsonl, records.csv (lists and tables as JSON, unknown empty) and summary.json; raises LoopserveError."""
+    try:
+        _write_files(folder, whole)
+    except OSError as error:
+        raise LoopserveError(f"--out {folder}: not all of it was written: {error.strerror}; free some space") from None
+
+
+def _write_files(folder: Path, whole: Mapping[str, Any]) -> None:
     records: list[dict[str, Any]] = whole["records"]
     with (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
         for record in records:

@@ -45,7 +45,7 @@ def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None
 def locate(name: str) -> Path:
     """The file of a transcript: a path as it is; demo, demo:long and demo:xlong come with the package."""
     if name == "demo" or name.startswith("demo:"):
-        from loopserve_cli.demo.bundled import bundled_path
+        from loopserve_cli.demo.files import bundled_path
 
         return bundled_path(name)
     return Path(name)

@@ -147,4 +147,12 @@ def _message(row: dict[str, Any], place: Place) -> Message:
     stats = row.get("stats")
     if stats is not None and not isinstance(stats, dict):
         raise place.error(f"stats must be an object, not {kind(stats)}")
-    return Message(role, content, partial, None if stats is None else TurnRecord.from_json(stats))
+    return Message(role, content, partial, None if stats is None else _record(stats, place))
+
+
+def _record(stats: dict[str, Any], place: Place) -> TurnRecord:
+    try:
+        return TurnRecord.from_json(stats)
+    except TypeError as error:
+        name = str(error).split()[0]
+        raise place.error(f"stats.{error}, not {kind(stats[name])}") from None

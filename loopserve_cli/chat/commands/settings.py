@@ -12,7 +12,7 @@ from rich.table import Table
 from loopserve_cli.chat.session import Session
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.errors import UsageError
-from loopserve_cli.profile import SETTINGS, Profile, load_profile, profile_names
+from loopserve_cli.profile import POLICIES, SETTINGS, Profile, load_profile, profile_names, whole_name
 
 OFF = "none"
 
@@ -20,8 +20,10 @@ OFF = "none"
 def _stop_strings(text: str) -> tuple[str, ...]:
     if text == OFF:
         return ()
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""  # \n is read below, quoted or not
     try:
-        words = shlex.split(text)
+        words = list(lexer)
     except ValueError:
         raise UsageError('stop: a quote is not closed; write /set stop "END OF ANSWER"') from None
     return tuple(word.encode("raw_unicode_escape").decode("unicode_escape") if "\\" in word else word for word in words)
@@ -45,12 +47,12 @@ SAMPLING: dict[str, tuple[Callable[[str], Any], str]] = {
 
 def set_(session: Session, argument: str) -> None:
     """Show all settings, or change one."""
-    key, _, value = argument.partition(" ")
-    value = value.strip()
+    name, _, value = argument.partition(" ")
+    key, value = whole_name(name), value.strip()
     if not key:
         session.data(_settings(session))
     elif key not in keys(session):
-        raise UsageError(f"no setting {key!r}; known: {', '.join(keys(session))}")
+        raise UsageError(f"no setting {name!r}; known: {', '.join(keys(session))}")
     elif not value:
         raise UsageError(f"which value? /set {key} VALUE (it is {_shown(current(session, key))})")
     elif key in SAMPLING:
@@ -94,8 +96,6 @@ def keys(session: Session) -> list[str]:
 
 def profile_keys(now: Profile, inside: Sequence[str]) -> list[str]:
     """Every key that the profile's policies read, whether it is set or not, and the sections' own."""
-    from loopserve_cli.profile import POLICIES
-
     readable = [
         f"{section}.{key}"
         for section, policies in POLICIES.items()
@@ -117,8 +117,6 @@ def current(session: Session, key: str) -> Any:
 
 def set_choices(session: Session, before: list[str]) -> Sequence[str]:
     """Completions: a key, then values where they can be listed."""
-    from loopserve_cli.profile import POLICIES
-
     if not before:
         return keys(session)
     if len(before) > 1:
