@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import select
 
 import pytest
 from chat_fakes import Screen
@@ -198,14 +199,22 @@ def test_terminals_that_do_not_wrap_anew_are_known(environ: dict[str, str], expe
     assert reflows(environ) is expected
 
 
+def all_there_is(screen: io.RawIOBase) -> str:
+    """What the terminal has been sent, until it is quiet: a pseudo-terminal hands one drawing over in pieces."""
+    sent = b""
+    while select.select([screen], [], [], 0.3)[0]:
+        sent += screen.read(4096) or b""
+    return sent.decode()
+
+
 def test_ctrl_c_is_answered_at_once() -> None:
     controller, terminal = os.openpty()
     with os.fdopen(controller, "rb", buffering=0) as screen, os.fdopen(terminal, "w") as file:
         view = LiveView(Console(file=file, width=60, height=10, force_terminal=True), environ={"TERM": "xterm"})
         view.begin()
-        screen.read(4096)
+        assert "stopping" not in all_there_is(screen)
         view.stopping()
-        assert screen.read(4096).decode() == " stopping…"
+        assert all_there_is(screen) == " stopping…"
         view.end()
         view.stopping()
-        assert "stopping" not in screen.read(4096).decode()
+        assert "stopping" not in all_there_is(screen)
