@@ -1,7 +1,7 @@
 """Profiles: an acceleration method as two policies and their numbers, read from TOML and checked.
 
-What a number may be is said once, in `SETTINGS`; which policy reads which, in `PREFILL_POLICIES` and
-`KEEP_POLICIES`.
+What a number may be is said once, in `SETTINGS`; which policy reads which, and what it is unless a profile
+says so, in `PREFILL_DEFAULTS` and `KEEP_DEFAULTS`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,51 @@ class Setting:
 
 
 SETTINGS: dict[str, dict[str, Setting]] = {
-    "prefill": {"alpha": Setting(float, 0.01, 1.0)},
+    "prefill": {
+        "alpha": Setting(float, 0.01, 1.0),
+        "sample_rows": Setting(int, 1),
+        "candidates": Setting(int, 1),
+        "share": Setting(str, choices=("head", "group")),
+        "objective": Setting(str, choices=("lines", "optimal", "latency")),
+        "verticals": Setting(int, 0),
+        "slashes": Setting(int, 1),
+        "window": Setting(int, 1),
+        "sinks": Setting(int, 0),
+        "local": Setting(int, 1),
+        "dense_rows": Setting(int, 0),
+        "min_new": Setting(int, 1),
+        "min_keys": Setting(int, 1),
+        "most_density": Setting(float, 0.0, 1.0),
+    },
     "keep": {"budget": Setting(int, 1), "interval": Setting(int, 1)},
     "retain": {"tier": Setting(str, choices=("device",))},
 }
-PREFILL_POLICIES: dict[str, tuple[str, ...]] = {"dense": ()}
-KEEP_POLICIES: dict[str, tuple[str, ...]] = {"everything": ()}
+# Every policy with the settings it reads and what they are when a profile does not say. The shipped profiles
+# say all of them, and explain them.
+OPEN_GATE = {"min_new": 1, "min_keys": 1, "most_density": 1.0}
+PREFILL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "a_shape": {"sinks": 128, "local": 3968, **OPEN_GATE},
+    "tri_shape": {"sinks": 128, "local": 3968, "dense_rows": 100, **OPEN_GATE},
+    "minference": {"verticals": 1000, "slashes": 6096, "window": 64, "sinks": 30, "local": 100, **OPEN_GATE},
+    "online": {
+        "alpha": 0.95,
+        "sample_rows": 64,
+        "candidates": 8192,
+        "sinks": 4,
+        "local": 64,
+        "share": "head",
+        "objective": "latency",
+        "dense_rows": 64,
+        "min_new": 1024,
+        "min_keys": 6144,
+        "most_density": 0.5,
+    },
+}
+KEEP_DEFAULTS: dict[str, dict[str, Any]] = {"everything": {}}
+DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
+PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}
+KEEP_POLICIES = {name: tuple(settings) for name, settings in KEEP_DEFAULTS.items()}
 POLICIES = {"prefill": PREFILL_POLICIES, "keep": KEEP_POLICIES}
 
 
@@ -83,12 +122,14 @@ class Profile:
             section, dot, key = path.partition(".")
             if not (equals and dot):
                 raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9")
-            table = {**profile._section(section), key: value.strip()}
-            checked = _check_section(section, table, where=f"--set {path}={value.strip()}")
+            value = value.strip()
+            # Another policy begins with its own numbers: those of the old one mean nothing to it.
+            table = {key: value} if key == "policy" else {**profile._section(section), key: value}
+            checked = _check_section(section, table, where=f"--set {path}={value}")
             change: dict[str, Any] = {
-                section: checked if section == "retain" else PolicyOptions(profile._policy(section), checked)
+                section: checked if section == "retain" else PolicyOptions(str(table["policy"]), checked)
             }
-            profile = replace(profile, name=changed_name(profile.name, path, value.strip()), **change)
+            profile = replace(profile, name=changed_name(profile.name, path, value), **change)
         return profile
 
     def _section(self, section: str) -> dict[str, Any]:
@@ -98,10 +139,6 @@ class Profile:
             raise UsageError(f"unknown section {section!r}; a profile has prefill, keep and retain")
         options: PolicyOptions = getattr(self, section)
         return {"policy": options.policy, **options.settings}
-
-    def _policy(self, section: str) -> str:
-        policy: str = getattr(self, section).policy
-        return policy
 
 
 def whole_name(key: str) -> str:
@@ -118,7 +155,7 @@ def changed_name(name: str, path: str, value: str) -> str:
 
 
 def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings of one section without its policy name, each known, in range and read by the policy."""
+    """All settings of one section without its policy name, the given ones known, in range and read by the policy."""
     allowed = SETTINGS[section]
     policy = table.get("policy")
     if section in POLICIES:
@@ -126,7 +163,7 @@ def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[s
             raise UsageError(f"{where}: [{section}] names no policy; known: {', '.join(POLICIES[section])}")
         if not isinstance(policy, str) or policy not in POLICIES[section]:
             raise UsageError(f"{where}: unknown {section} policy {policy!r}; known: {', '.join(POLICIES[section])}")
-    settings = {}
+    settings = dict(DEFAULTS.get(section, {}).get(str(policy), {}))
     for key, value in table.items():
         if key == "policy" and section in POLICIES:
             continue

@@ -85,3 +85,38 @@ class Stopwatch:
             yield
         finally:
             self._paused += time.perf_counter() - began
+
+
+class Spans:
+    """Time spent in one kind of work, summed over many short stretches without waiting for a GPU in each.
+
+    On a GPU every stretch is a pair of events on its stream, read at the end; on a CPU it is the wall clock.
+    """
+
+    def __init__(self) -> None:
+        """Nothing spent yet."""
+        self._host_ms = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def span(self, device: torch.device) -> Iterator[None]:
+        """Count what is done inside, on `device`."""
+        if device.type == "cuda":
+            import torch
+
+            stream = torch.cuda.current_stream(device)
+            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            events[0].record(stream)
+            yield
+            events[1].record(stream)
+            self._events.append(events)
+        else:
+            began = time.perf_counter()
+            yield
+            self._host_ms += (time.perf_counter() - began) * 1e3
+
+    def ms(self) -> float:
+        """Milliseconds spent inside all stretches; waits for the last one on a GPU."""
+        for _, end in self._events:
+            end.synchronize()
+        return self._host_ms + sum(begin.elapsed_time(end) for begin, end in self._events)

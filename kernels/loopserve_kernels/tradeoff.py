@@ -1,7 +1,7 @@
 """Fewer lines for the same coverage: slashes first, then the verticals that the slashes leave worth taking.
 
 Verticals never overlap each other, nor do slashes. So once the s heaviest slashes are fixed, the best verticals are
-those with the largest residual mass (what no chosen slash covers), and their coverage simply adds up. About 24
+those with the largest residual mass (what no chosen slash covers), and their coverage simply adds up. A dozen
 slash counts on a log grid are tried per head, and the cheapest that reaches alpha is kept, never dearer than
 the greedy choice it competes with.
 
@@ -20,7 +20,7 @@ from loopserve_kernels.choice import Lines, Rules, forced_mass, pack, ranked, ra
 from loopserve_kernels.coverage import bucket_mass
 from loopserve_kernels.lines import LineMass
 
-GRID = 24
+GRID = 12
 
 
 def best_tradeoff(
@@ -37,7 +37,8 @@ def best_tradeoff(
     keys, count = key.shape[1], positions.shape[0]
     vertical_mass, slash_mass = forced_mass(mass, rules)
     slash_order = ranked(slash_mass, candidates)
-    counts = slash_counts(min(rules.local, keys), candidates)
+    # More slashes than this, each alone, would cost more columns than there are keys.
+    counts = slash_counts(min(rules.local, keys), max(min(rules.local, keys), min(candidates, keys // 8)))
     grid = torch.tensor(counts, dtype=torch.int32, device=key.device)
     bucket = torch.bucketize(ranks(slash_order, keys), grid, right=True, out_int32=True)
     split = bucket_mass(rows, positions, key, scaling, mass.lse, bucket, len(counts) + 1)
@@ -75,11 +76,15 @@ def _residual_order(residual: Tensor, forced: Tensor, candidates: int) -> tuple[
 def _verticals_wanted(
     residual: Tensor, forced: Tensor, covered: Tensor, rules: Rules, candidates: int, count: int
 ) -> Tensor:
-    """How many verticals reach alpha on top of slashes that cover `covered` [P]; more than `candidates` if none do."""
-    masses = _residual_order(residual, forced, candidates)[1].double().cumsum(1) / count
-    enough = covered >= rules.alpha
-    missing = (covered[:, None] + masses < rules.alpha).sum(1) + 1
-    return torch.where(enough, 0, missing).clamp_min(forced[0].sum())
+    """How many verticals reach alpha on top of slashes that cover `covered` [P]; more than `candidates` if none do.
+
+    Only masses are asked for here, which ties do not change, so they are sorted as floats.
+    """
+    least = min(rules.sinks, forced.shape[1])
+    free = residual.masked_fill(forced, 0.0).topk(max(0, candidates - least), dim=1, sorted=True).values
+    start = covered + (residual * forced).sum(1, dtype=torch.float64) / count
+    reached = start[:, None] + free.double().cumsum(1) / count
+    return least + (start < rules.alpha).long() + (reached < rules.alpha).sum(1)
 
 
 def _slash_cost(slash: Tensor, rules: Rules, keys: int) -> Tensor:

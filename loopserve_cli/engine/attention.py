@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_kernels.dense import dense_attention, masked_attention
 
 # transformers treats names that contain "flash", "sdpa" or "flex_attention" in ways of their own.
@@ -28,17 +29,33 @@ def loopserve_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    prefill: PrefillTurn | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer; returns [1, n, H, D] as transformers expects it, and no weights."""
+    """Attention of one layer; returns [1, n, H, D] as transformers expects it, and no weights.
+
+    `prefill` comes from the engine through the model's keyword arguments while a prompt is read. Layers with a
+    window that bites, with soft-capped scores or with learnt sinks are dense.
+    """
     assert attention_mask is None, "one unpadded sequence needs no mask"
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < key.shape[2] else None
-    if window is None and softcap is None and s_aux is None:
+    plain = window is None and softcap is None and s_aux is None
+    if plain and prefill is not None:
+        out = prefill.attend(layer_of(module), query, key, value, scaling)
+    elif plain:
         out = dense_attention(query, key, value, scaling)
     else:
+        if prefill is not None:
+            prefill.count_dense(layer_of(module), query, key)
         out = masked_attention(query, key, value, scaling, window, softcap, s_aux)
     return out.transpose(1, 2), None
+
+
+def layer_of(module: nn.Module) -> int:
+    """The layer's number, as every attention module that has a cache carries it."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return layer
 
 
 def register() -> None:

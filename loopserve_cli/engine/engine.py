@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.engine.chunks import choosing_chunk, chunks
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.sampling import Sampler, TextStream
 from loopserve_cli.engine.store import Store, empty_cache
-from loopserve_cli.errors import ContextLimitError, LoopserveError
+from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
+from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
 from loopserve_cli.profiling import Memory, Meter, Stopwatch
 from loopserve_cli.stats import TurnRecord, versions
@@ -35,7 +37,7 @@ class Engine:
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
         self.quant = loaded.quant
-        self.profile = profile
+        self.set_profile(profile)
         self.tokens: list[int] = []
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
@@ -70,6 +72,7 @@ class Engine:
     def set_profile(self, profile: Profile) -> None:
         """Use another profile from the next turn on; the store stays."""
         self.profile = profile
+        self._policy = prefill_policy(profile.prefill)
 
     def rewind(self, length: int) -> None:
         """Return to the state after `length` tokens, exactly."""
@@ -92,10 +95,10 @@ class Engine:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
         self._check_context(len(ids))
         self._store.reserve(len(self.tokens) + len(ids))
-        for first, chunk in self._chunks(ids):
-            with self._whole_or_nothing():
-                self._forward(chunk)
-            yield PrefillProgress(first + len(chunk), len(ids))
+        prefill = PrefillTurn(self._policy)
+        for chunk, done in self._chunks(ids):
+            self._prefill(prefill, chunk, last=done == len(ids))
+            yield PrefillProgress(done, len(ids))
 
     def turn(
         self,
@@ -119,15 +122,15 @@ class Engine:
         sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
         self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
 
+        prefill = PrefillTurn(self._policy)
         prefill_began = watch.ms()
         logits = None
-        for first, chunk in self._chunks(ids):
+        for chunk, done in self._chunks(ids):
             if cancelled():
                 break
-            with self._whole_or_nothing():
-                logits = self._forward(chunk)
+            logits = self._prefill(prefill, chunk, last=done == len(ids))
             with watch.paused():
-                yield PrefillProgress(first + len(chunk), len(ids))
+                yield PrefillProgress(done, len(ids))
         prefilled = len(self.tokens) - cached
         prefill_ms = watch.ms() - prefill_began
 
@@ -153,6 +156,7 @@ class Engine:
         stream.flush()
 
         record = self._record(stamps, stamps[-1] if stamps else watch.ms(), prefill_ms, prefilled)
+        chosen = prefill.report() if prefilled else None
         yield TurnDone(
             replace(
                 record,
@@ -164,6 +168,8 @@ class Engine:
                 output_text=stream.text,
                 finish_reason=finish,
                 first_token_ms=stamps[0] - prefill_began - prefill_ms if stamps else None,
+                alpha=self._policy.alpha,
+                **(asdict(chosen) if chosen else {}),
             )
         )
 
@@ -198,7 +204,6 @@ class Engine:
             e2e_ms=e2e_ms,
             decode_tokens_per_s=(len(stamps) - 1) / decode_ms * 1e3 if decode_ms else None,
             prefill_tokens_per_s=prefilled / prefill_ms * 1e3 if prefilled else None,
-            dense_layers=len(self._store.layers) if prefilled else None,
             keys_read=stored,
             keys_stored=stored,
             reselections=0,
@@ -224,14 +229,29 @@ class Engine:
     def _room_for(self, length: int) -> int:
         return length if self.context_limit is None else min(length, self.context_limit)
 
-    def _chunks(self, ids: list[int]) -> Iterator[tuple[int, list[int]]]:
-        """The ids in prefill chunks, each with its offset."""
+    def _chunks(self, ids: list[int]) -> Iterator[tuple[list[int], int]]:
+        """The ids in prefill chunks, each with how many are fed after it."""
         size = PREFILL_CHUNK.get(self._torch_device.type, 2048)
-        for first in range(0, len(ids), size):
-            yield first, ids[first : first + size]
+        if self._policy.gate.opens(len(ids), len(self.tokens) + len(ids)):
+            width = getattr(self.model.config, "intermediate_size", None) or 4 * self.model.config.hidden_size
+            size = max(size, choosing_chunk(self._torch_device, self.model.dtype, width))
+        return chunks(ids, size)
+
+    def _prefill(self, prefill: PrefillTurn, chunk: list[int], last: bool) -> Tensor:
+        """Feed one chunk under the turn's policy; `last` says that nothing comes after it."""
+        prefill.last_chunk = last
+        with self._whole_or_nothing():
+            logits = self._forward(chunk, prefill)
+            if not prefill.layers:
+                self.rewind(len(self.tokens) - len(chunk))
+                raise ModelError(
+                    f"{self.model_name}: this architecture keeps keyword arguments from its attention, so loopserve "
+                    "cannot tell it what to compute; use another model"
+                )
+        return logits
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int]) -> Tensor:
+    def _forward(self, ids: list[int], prefill: PrefillTurn | None = None) -> Tensor:
         """Run the model over new ids at their positions; logits of the last, [1, V]."""
         first = len(self.tokens)
         device = self._torch_device
@@ -241,6 +261,7 @@ class Engine:
             past_key_values=self._store,
             use_cache=True,
             logits_to_keep=1,
+            prefill=prefill,
         )
         self.tokens += ids
         logits: Tensor = out.logits[:, -1]

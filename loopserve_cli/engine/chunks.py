@@ -1,0 +1,25 @@
+"""How a long input is cut: prefill feeds the model chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+# A policy chooses once per chunk, and half of what it saves lies inside the chunk: so its chunks are as long as one
+# layer's widest activation stays within so many bytes.
+ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**30}
+LONGEST_CHUNK = 65536
+
+
+def choosing_chunk(device: torch.device, dtype: torch.dtype, width: int) -> int:
+    """Rows of a chunk for which lines are chosen; `width` is the model's widest layer."""
+    rows = ACTIVATION_BYTES.get(device.type, 2**27) // (width * dtype.itemsize)
+    return min(LONGEST_CHUNK, rows // 1024 * 1024)
+
+
+def chunks(ids: list[int], size: int) -> Iterator[tuple[list[int], int]]:
+    """The ids in chunks, each with the number of ids fed once it is done."""
+    for first in range(0, len(ids), size):
+        chunk = ids[first : first + size]
+        yield chunk, first + len(chunk)
