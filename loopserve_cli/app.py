@@ -152,17 +152,20 @@ def doctor(json: Json = False) -> int:
 @takes(model=model_flags)
 def bench_turns(
     model: ModelOptions,
-    against: Annotated[str, typer.Option(metavar="transformers", help="What to compare with.")] = "transformers",
+    profile: Annotated[str, typer.Option(metavar="NAME", help="Our side's profile.")] = "full",
+    against: Annotated[
+        str, typer.Option(metavar="transformers|PROFILE", help="What to compare with: generate, or another profile.")
+    ] = "transformers",
     tokens: Annotated[int, typer.Option(metavar="N", help="The prompt's length, in tokens.")] = 16384,
     new_tokens: Annotated[int, typer.Option(metavar="N", help="The answer's length, in tokens.")] = 64,
     rounds: Annotated[int, typer.Option(metavar="N", help="How often each side runs, in turn.")] = 5,
     turns: Annotated[int, typer.Option(metavar="N", help="Turns of the dialogue that the prompt is cut into.")] = 4,
     json: Json = False,
 ) -> int:
-    """Time full attention against transformers' own generate, on the same tokens."""
+    """Time a profile against transformers' own generate, or against another profile, on the same tokens."""
     from loopserve_cli.bench import TurnsOptions, run_turns
 
-    return run_turns(TurnsOptions(model, against, tokens, new_tokens, rounds, turns, json))
+    return run_turns(TurnsOptions(model, against, tokens, new_tokens, rounds, turns, json, profile))
 
 
 @profiles.command("list")

@@ -184,3 +184,31 @@ def test_the_tables_of_a_real_run(tiny_model, capsys):
 def test_a_prompt_beyond_the_context_is_refused(tiny_model):
     with pytest.raises(UsageError, match="reads at most 4096"):
         run_turns(TurnsOptions(ModelOptions(str(tiny_model), device="cpu"), tokens=4090, new_tokens=8))
+
+
+def test_a_profile_against_another_shows_what_was_chosen_and_the_floor(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = ModelOptions(str(tiny_model), device="cpu", dtype="float32")
+    sparse = "loopserve-prefill+prefill.min_new=1+prefill.min_keys=1+prefill.most_density=1+alpha=0.5+local=4"
+    options = TurnsOptions(
+        model, against="full", tokens=300, new_tokens=2, rounds=2, turns=2, json=True, profile=sparse
+    )
+    # Other tokens than full attention's are no failure of a sparse profile, but they are told.
+    assert run_turns(options) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert list(summary["prompt"]) == ["loopserve", "attention for free", "full"]
+    ours, full = summary["prompt"]["loopserve"], summary["prompt"]["full"]
+    assert 0 < ours["density"]["median"] < 1 and ours["select_ms"]["low"] > 0
+    assert 0.5 <= ours["coverage"]["median"] <= 1
+    assert (full["density"]["median"], full["select_ms"]["median"]) == (1.0, 0.0)
+    headers = [column.header for column in prompt_table(summary["prompt"]).columns]
+    assert headers == ["", "TTFT ms", "ratio", "TPOT ms", "ratio", "density", "choosing ms"]
+
+
+def test_two_dense_profiles_must_agree(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    model = ModelOptions(str(tiny_model), device="cpu", dtype="float32")
+    options = TurnsOptions(model, against="full", tokens=40, new_tokens=3, rounds=1, turns=2, profile="a-shape")
+    assert run_turns(options) == 0
+    out = capsys.readouterr().out
+    assert "loopserve is a-shape" in out and "identical in every round" in out

@@ -24,14 +24,18 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
 
 
 def prompt_table(rows: Mapping[str, Any]) -> Table:
-    """TTFT and TPOT of each variant, and their ratios."""
+    """TTFT and TPOT of each variant, their ratios, and, where one chose, its density and the time of choosing."""
     table = new_table()
     table.add_column("")
-    for name in ("TTFT ms", "ratio", "TPOT ms", "ratio"):
+    chose = any((row["select_ms"] or {}).get("median") for row in rows.values())
+    for name in ("TTFT ms", "ratio", "TPOT ms", "ratio", *(("density", "choosing ms") if chose else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for variant, row in rows.items():
-        cells = [row[key] for key in ("ttft_ms", "ttft_ratio", "tpot_ms", "tpot_ratio")]
-        table.add_row(variant, *(_spread(cell) for cell in cells))
+        cells = [_spread(row[key]) for key in ("ttft_ms", "ttft_ratio", "tpot_ms", "tpot_ratio")]
+        if chose:
+            density, choosing = row["density"], row["select_ms"]
+            cells += [f"{density['median']:.1%}" if density else "", f"{choosing['median']:,.0f}" if choosing else ""]
+        table.add_row(variant, *cells)
     return table
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 OURS = "loopserve"
+# The variant whose answers mean nothing, see floor.py.
+FLOOR = "attention for free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Timing:
     round: int = 0
     turn: int = 0
     tpot_ms: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    select_ms: float | None = None
 
     def labelled(self, variant: str, task: str, number: int, turn: int) -> Timing:
         """The timing with its place in the run, and its time per output token when it has two."""
@@ -73,6 +78,9 @@ def _by_variant(timings: Sequence[Timing]) -> dict[str, Any]:
             row[measure] = spread(getattr(t, measure) for t in of_name)
             ratios = [getattr(t, measure) / getattr(ours[t.round], measure) for t in of_name]
             row[measure.replace("_ms", "_ratio")] = None if name == OURS else spread(ratios)
+        for measure in ("density", "coverage", "select_ms"):
+            known = [getattr(t, measure) for t in of_name if getattr(t, measure) is not None]
+            row[measure] = spread(known) if known else None
         rows[name] = row
     return rows
 
@@ -81,6 +89,8 @@ def first_difference(timings: Sequence[Timing]) -> dict[str, Any] | None:
     """Where a variant's greedy tokens first part from ours, by task, round and turn; None when they never do."""
     ours = {(t.task, t.round, t.turn): t for t in timings if t.variant == OURS}
     for timing in timings:
+        if timing.variant == FLOOR:
+            continue
         mine = ours[timing.task, timing.round, timing.turn].output_ids
         if timing.output_ids != mine:
             pairs = zip(mine, timing.output_ids, strict=False)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.text import prompt_ids
-from loopserve_cli.bench.timing import OURS, Timing, timing_of
+from loopserve_cli.bench.timing import FLOOR, OURS, Timing, timing_of
 from loopserve_cli.config import ModelOptions, SamplingOptions
-from loopserve_cli.engine.events import Token
+from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.errors import UsageError
-from loopserve_cli.profile import load_profile
+from loopserve_cli.profile import Profile
+from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Loopserve:
-    """Our engine under full attention, driven with token ids as the chat drives it."""
+    """Our engine under one profile, driven with token ids as the chat drives it."""
 
-    name = OURS
     dialogues = True
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str = OURS) -> None:
         """The engine must not know of stop ids: an answer has exactly the length asked for."""
         self.engine = engine
+        self.name = name
 
     def reset(self) -> None:
         """Empty the store."""
@@ -43,11 +44,15 @@ class Loopserve:
         output: list[int] = []
         started = time.perf_counter()
         cached = len(self.engine.tokens)
+        record = TurnRecord()
         for event in self.engine.turn(ids[cached:], sampling, lambda: False, started):
             if isinstance(event, Token):
                 stamps.append(time.perf_counter())
                 output.append(event.id)
-        return timing_of(started, stamps, output, len(ids) - cached, cached)
+            elif isinstance(event, TurnDone):
+                record = event.record
+        timing = timing_of(started, stamps, output, len(ids) - cached, cached)
+        return replace(timing, density=record.density, coverage=record.coverage, select_ms=record.select_ms)
 
 
 class Stamps:
@@ -119,21 +124,31 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The variants, the prompt they all get, and what they run on."""
+    """The variants, the prompt they all get, and what they run on. `exact`: all attend to everything."""
 
     variants: list[Variant]
     prompt: list[int]
     device: str
     dtype: str
+    exact: bool
 
 
 def open_contest(
-    options: ModelOptions, tokens: int, new_tokens: int, answers: int, say: Callable[[str], None]
+    options: ModelOptions,
+    profile: Profile,
+    rival: Profile | None,
+    tokens: int,
+    new_tokens: int,
+    answers: int,
+    say: Callable[[str], None],
 ) -> Contest:
-    """Load the model twice, once for each side; `answers` is how many answer tokens a dialogue adds at most.
+    """Our engine under `profile` against itself under `rival`, or, where that is None, against transformers.
 
+    Of two profiles, one that leaves attention out gets the floor beside it: the engine with attention for free.
+    transformers gets a copy of the weights. `answers` is how many answer tokens a dialogue adds at most.
     Raises ModelError, and UsageError when the context is too short.
     """
+    from loopserve_cli.bench.floor import FloorEngine
     from loopserve_cli.engine.engine import Engine
     from loopserve_cli.engine.loader import load
 
@@ -144,11 +159,22 @@ def open_contest(
             f"--tokens {tokens} with its answers is {needed} tokens, but {loaded.name} reads at most "
             f"{loaded.context_limit}; give fewer"
         )
-    engine = Engine(replace(loaded, stop_ids=frozenset()), load_profile("full"))
-    say("loading the same weights again for transformers, with SDPA")
-    rival = load_rival(options, loaded)
-    variants: list[Variant] = [Loopserve(engine), Generate(rival), Generate(rival, static=tokens + new_tokens)]
-    return Contest(variants, prompt_ids(loaded.tokenizer, tokens), engine.device, engine.dtype)
+    loaded = replace(loaded, stop_ids=frozenset())
+    engine = Engine(loaded, profile)
+    variants: list[Variant] = [Loopserve(engine)]
+    if rival is None:
+        say("loading the same weights again for transformers, with SDPA")
+        model = load_rival(options, loaded)
+        variants += [Generate(model), Generate(model, static=tokens + new_tokens)]
+    else:
+        variants += [Loopserve(Engine(loaded, rival), rival.name), Loopserve(FloorEngine(loaded, rival), FLOOR)]
+    exact = attends_to_everything(profile) and (rival is None or attends_to_everything(rival))
+    return Contest(variants, prompt_ids(loaded.tokenizer, tokens), engine.device, engine.dtype, exact)
+
+
+def attends_to_everything(profile: Profile) -> bool:
+    """Whether the profile leaves nothing out, so that its greedy tokens are full attention's."""
+    return profile.prefill.policy == "dense" and profile.keep.policy == "everything"
 
 
 def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:

@@ -60,9 +60,9 @@ class Stage:
 STAGES = (
     Stage(12_000_000, (128,), drill=0.0, recall=0.92),
     Stage(1_400_000, (128, 256, 512), drill=0.0, entropy=0.01, far=0.1),
-    Stage(6_000_000, (128, 256, 512), entropy=0.01, far=0.1, recall=0.97),
-    Stage(8_000_000, (256, 512, 1024), entropy=0.01, far=0.1),
-    Stage(10**12, (512, 1024, 2048, 4096), drill=0.4, entropy=0.01, far=0.1),
+    Stage(6_000_000, (128, 256, 512), entropy=0.03, far=0.3, recall=0.97),
+    Stage(8_000_000, (256, 512, 1024), entropy=0.03, far=0.3),
+    Stage(10**12, (512, 1024, 2048, 4096), drill=0.4, entropy=0.03, far=0.3),
 )
 
 

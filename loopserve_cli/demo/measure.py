@@ -5,6 +5,9 @@ is asked on its own, answered greedily until the end token, and the answer must 
 The headline is single and updated facts together, by dialogue length and by where the fact stands;
 questions about what was never told, through two facts, and for lists are counted apart.
 
+With `--profile` (repeatable) it is loopserve's engine that reads, in `--turns` turns, under each profile, and all of
+them get the same questions; without it, plain transformers under full attention.
+
 Density (`--density`): what share of attention's entries a share alpha of its mass costs, per layer.
 """
 
@@ -14,14 +17,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.demo.planted import THIRDS
-from loopserve_cli.demo.recall import HEADLINE, OTHERS, Recall, dialogue_ids, measure_recall, planted_dialogue
+from loopserve_cli.demo.recall import HEADLINE, OTHERS, Answerer, Recall, dialogue_ids, measure_recall, planted_dialogue
 from loopserve_cli.errors import LoopserveError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from loopserve_cli.demo.density import HeadDensity
     from loopserve_cli.demo.reader import Reader
 
+PLAIN = "transformers"
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -59,16 +63,18 @@ def measure_density(reader: Reader, length: int, seed: int, alpha: float, dialog
     ]
 
 
-def print_recall(results: Sequence[Recall], console: Console) -> None:
-    """The table of exact answers, one row per length; 95% Wilson intervals in brackets."""
+def print_recall(results: Mapping[str, Sequence[Recall]], console: Console) -> None:
+    """The table of exact answers, one row per profile and length; 95% Wilson intervals in brackets."""
     from rich.table import Table
 
     table = Table(title="Answers exactly right (95% interval)", title_justify="left")
-    for name in ("tokens", "dialogues", "questions", "facts", *THIRDS, *HEADLINE, *OTHERS):
+    for name in ("profile", "tokens", "dialogues", "questions", "facts", *THIRDS, *HEADLINE, *OTHERS):
         table.add_column(name, justify="right")
-    for r in results:
-        cells = [r.headline, *r.thirds.values(), *r.kinds.values()]
-        table.add_row(str(r.length), str(len(r.tokens)), str(r.headline.asked), *(str(cell) for cell in cells))
+    for profile, recalls in results.items():
+        for r in recalls:
+            cells = [r.headline, *r.thirds.values(), *r.kinds.values()]
+            counts = (str(r.length), str(len(r.tokens)), str(r.headline.asked))
+            table.add_row(profile, *counts, *(str(cell) for cell in cells))
     console.print(table)
 
 
@@ -114,6 +120,18 @@ def load_reader(options: argparse.Namespace) -> tuple[Reader, str, int | None]:
     return Reader(*load_folder(folder, options.device)), options.model, None
 
 
+def load_engine_readers(options: argparse.Namespace) -> Mapping[str, Answerer]:
+    """The engine under each profile that is asked for, by the profile's name."""
+    if not options.profile:
+        return {}
+    from loopserve_cli.config import ModelOptions
+    from loopserve_cli.demo.engine_reader import engine_readers
+    from loopserve_cli.profile import load_profile
+
+    model = ModelOptions(options.model, dtype="float32", device=options.device)
+    return engine_readers(model, [load_profile(name) for name in options.profile], options.turns)
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,6 +140,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="dialogue lengths in tokens")
     parser.add_argument("--dialogues", type=int, default=20, help="at least so many dialogues per length")
     parser.add_argument("--questions", type=int, default=10, help="facts asked for per dialogue, where it has so many")
+    parser.add_argument("--profile", action="append", default=[], help="read through the engine under this profile")
+    parser.add_argument("--turns", type=int, default=5, help="with --profile: in how many turns a dialogue is read")
     parser.add_argument("--density", action="store_true", help="measure the density of attention as well")
     parser.add_argument("--density-dialogues", type=int, default=2)
     parser.add_argument("--alpha", type=float, default=0.95)
@@ -135,6 +155,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"--lengths {options.lengths!r} is not a list of numbers, for example 1024,2048") from None
     if min(options.lengths) < 256 or options.dialogues < 0 or options.questions < 1:
         raise UsageError("--lengths must be at least 256, --questions at least 1 and --dialogues at least 0")
+    if options.profile and (options.checkpoint or options.turns < 1):
+        raise UsageError("--profile needs an exported model (--model), and --turns at least 1")
     if options.density and min(options.lengths) < 512:
         raise UsageError("--density samples rows of long dialogues; give --lengths of at least 512 with it")
     return options
@@ -153,12 +175,14 @@ def measure(options: argparse.Namespace, command: str) -> dict[str, Any]:
             err.print(f"{recall.length} tokens, {len(recall.tokens)} dialogues: {recall.headline}")
 
     reader, name, trained = load_reader(options)
-    recalls = []
+    readers = load_engine_readers(options) or {PLAIN: reader}
+    recalls: dict[str, list[Recall]] = {profile: [] for profile in readers if options.dialogues}
     densities: dict[int, list[HeadDensity]] = {}
+    sizes = (options.dialogues, options.questions, options.seed)
     for length in options.lengths:
-        if options.dialogues:
-            recall = measure_recall(reader, length, options.dialogues, options.questions, options.seed, progress)
-            recalls.append(recall)
+        for profile, found in recalls.items():
+            err.print(f"{profile}, {length} tokens", style="dim", markup=False)
+            found.append(measure_recall(readers[profile], length, *sizes, progress))
         if options.density:
             densities[length] = measure_density(reader, length, options.seed, options.alpha, options.density_dialogues)
     if recalls:
@@ -172,7 +196,7 @@ def measure(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "seed": options.seed,
         "alpha": options.alpha,
         "versions": versions(),
-        "recall": [recall.to_json() for recall in recalls],
+        "recall": [{"profile": p, **recall.to_json()} for p, found in recalls.items() for recall in found],
         "density": [
             {
                 "length": length,

@@ -72,7 +72,11 @@ class Engine:
     def set_profile(self, profile: Profile) -> None:
         """Use another profile from the next turn on; the store stays."""
         self.profile = profile
-        self._policy = prefill_policy(profile.prefill)
+        self.policy = prefill_policy(profile.prefill)
+
+    def new_prefill(self) -> PrefillTurn:
+        """What the next turn's prefill goes through."""
+        return PrefillTurn(self.policy)
 
     def rewind(self, length: int) -> None:
         """Return to the state after `length` tokens, exactly."""
@@ -95,7 +99,7 @@ class Engine:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
         self._check_context(len(ids))
         self._store.reserve(len(self.tokens) + len(ids))
-        prefill = PrefillTurn(self._policy)
+        prefill = self.new_prefill()
         for chunk, done in self._chunks(ids):
             self._prefill(prefill, chunk, last=done == len(ids))
             yield PrefillProgress(done, len(ids))
@@ -122,7 +126,7 @@ class Engine:
         sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
         self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
 
-        prefill = PrefillTurn(self._policy)
+        prefill = self.new_prefill()
         prefill_began = watch.ms()
         logits = None
         for chunk, done in self._chunks(ids):
@@ -168,7 +172,7 @@ class Engine:
                 output_text=stream.text,
                 finish_reason=finish,
                 first_token_ms=stamps[0] - prefill_began - prefill_ms if stamps else None,
-                alpha=self._policy.alpha,
+                alpha=self.policy.alpha,
                 **(asdict(chosen) if chosen else {}),
             )
         )
@@ -232,7 +236,7 @@ class Engine:
     def _chunks(self, ids: list[int]) -> Iterator[tuple[list[int], int]]:
         """The ids in prefill chunks, each with how many are fed after it."""
         size = PREFILL_CHUNK.get(self._torch_device.type, 2048)
-        if self._policy.gate.opens(len(ids), len(self.tokens) + len(ids)):
+        if self.policy.gate.opens(len(ids), len(self.tokens) + len(ids)):
             width = getattr(self.model.config, "intermediate_size", None) or 4 * self.model.config.hidden_size
             size = max(size, choosing_chunk(self._torch_device, self.model.dtype, width))
         return chunks(ids, size)
