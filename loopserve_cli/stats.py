@@ -21,6 +21,10 @@ class TurnRecord:
 
     TTFT runs from the turn's submission to its first token id on the host; TPOT is
     (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens.
+
+    Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
+    the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
+    that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone.
     """
 
     conversation_id: str | None = None
@@ -73,6 +77,11 @@ class TurnRecord:
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def chose_lines(self) -> bool:
+        """Whether any head of this turn's prefill left something out."""
+        return self.lines_slash is not None
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types, every field present."""
         return asdict(self)
@@ -105,6 +114,9 @@ SUMMARISED = (
     "e2e_ms",
     "decode_tokens_per_s",
     "prefill_tokens_per_s",
+    "select_ms",
+    "density",
+    "coverage",
     "tokens_new",
     "tokens_output",
     "rss_bytes",

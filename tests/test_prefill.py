@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import io
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 import tiny
 import torch
 from attention_oracle import exact_weights, relative_rms, tensors
+from rich.console import Console
 from test_engine import run, some_ids
 
+from loopserve_cli.chat.figures import sparsity, turn_line
+from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.chunks import choosing_chunk
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.errors import ModelError
 from loopserve_cli.policies.prefill import POLICIES, PrefillTurn, prefill_policy
 from loopserve_cli.profile import PREFILL_DEFAULTS, PolicyOptions, load_profile
+from loopserve_cli.replay.tables import summary_table, turn_tables
+from loopserve_cli.stats import TurnRecord, summarise
 from loopserve_kernels.choice import Lines
 from loopserve_kernels.dense import dense_attention
 
@@ -187,15 +193,9 @@ def test_another_profile_takes_effect_with_the_next_turn() -> None:
 
 def test_a_turn_cancelled_before_its_first_chunk_chose_nothing() -> None:
     engine = sparse("llama")
-    turn = list(engine.turn(some_ids(50), tiny_sampling(), cancelled=lambda: True))
+    turn = list(engine.turn(some_ids(50), SamplingOptions(max_new_tokens=1), cancelled=lambda: True))
     record = turn[-1].record  # type: ignore[union-attr]
     assert (record.density, record.dense_layers, record.select_ms) == (None, None, None)
-
-
-def tiny_sampling() -> Any:
-    from loopserve_cli.config import SamplingOptions
-
-    return SamplingOptions(max_new_tokens=1)
 
 
 def test_a_model_that_keeps_the_plan_from_its_attention_is_refused() -> None:
@@ -214,3 +214,30 @@ def test_chunks_for_choosing_are_long_where_activations_are_small() -> None:
     assert choosing_chunk(cpu, torch.bfloat16, 14336) == 4096
     assert choosing_chunk(cuda, torch.bfloat16, 14336) == 36 * 1024
     assert choosing_chunk(cuda, torch.bfloat16, 64) == 65536
+
+
+CHOSE = TurnRecord(
+    profile="p", conversation_id="c", turn=1, density=0.0444, coverage=0.9551, alpha=0.95, select_ms=657.0,
+    lines_vertical=336.9, lines_slash=64.0, dense_layers=0,
+)  # fmt: skip
+
+
+def test_a_turn_line_says_what_was_left_out() -> None:
+    assert sparsity(CHOSE) == ["density 4.4%", "covers 95.5%", "337+64 lines in 657 ms"]
+    assert sparsity(replace(CHOSE, coverage=None)) == ["density 4.4%", "337+64 lines in 657 ms"]
+    dense = replace(CHOSE, density=1.0, lines_vertical=None, lines_slash=None)
+    assert sparsity(dense) == ["dense"]
+    assert sparsity(replace(dense, alpha=None)) == []
+    assert "density 4.4%" in turn_line(CHOSE)
+
+
+def test_replay_shows_choices_where_there_are_any() -> None:
+    def shown(part: Any) -> str:
+        console = Console(width=200, file=io.StringIO(), no_color=True)
+        console.print(part)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    dense = TurnRecord(profile="full", conversation_id="c", turn=1, density=1.0, coverage=1.0, select_ms=0.0)
+    for records, there in (([dense], False), ([dense, CHOSE], True)):
+        text = shown(turn_tables(records, 1)[0]) + shown(summary_table(summarise(records)))
+        assert ("slashes" in text, "choosing ms" in text, "95.5" in text, "4.44" in text) == (there,) * 4

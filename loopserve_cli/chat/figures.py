@@ -61,6 +61,22 @@ def kv_bytes(record: TurnRecord) -> int | None:
     return sum(known) if known else None
 
 
+def share(value: float | None) -> str:
+    """A share in percent, three digits or so."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.0%}" if value >= 0.995 else f"{value:.1%}"
+
+
+def sparsity(record: TurnRecord) -> list[str]:
+    """What prefill left out and how it chose; empty for full attention, a word where a sparse profile ran dense."""
+    if not record.chose_lines:
+        return ["dense"] if record.alpha is not None else []
+    covered = [] if record.coverage is None else [f"covers {share(record.coverage)}"]
+    lines = f"{count(record.lines_vertical)}+{count(record.lines_slash)} lines in {duration(record.select_ms)}"
+    return [f"density {share(record.density)}", *covered, lines]
+
+
 def ending(record: TurnRecord) -> str | None:
     """Why the answer ended, where it is not the model's own choice."""
     said = {"cancelled": "cancelled", "length": "length", "context": "context full", "stop_string": "stop string"}
@@ -76,6 +92,7 @@ def turn_line(record: TurnRecord) -> str:
         f"{count(record.tokens_new)} new/{count(record.tokens_cached)} cached/{count(record.tokens_logical)} logical",
         f"{count(record.tokens_output)} out",
         memory(record),
+        *sparsity(record),
     ]
     if record.tokens_rolled_back:
         parts.append(f"{count(record.tokens_rolled_back)} rolled back")

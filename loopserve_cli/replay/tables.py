@@ -33,12 +33,18 @@ def whole(value: float | None) -> str:
     return "n/a" if value is None else f"{value:,.0f}"
 
 
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return number(None if value is None else 100 * value)
+
+
 def memory_of(record: TurnRecord) -> int | None:
     """The device's peak where there is one, else the resident set."""
     return record.peak_device_bytes if record.peak_device_bytes is not None else record.rss_bytes
 
 
-COLUMNS: tuple[tuple[str, Callable[[TurnRecord], float | None], Callable[[float | None], str]], ...] = (
+Column = tuple[str, Callable[[TurnRecord], float | None], Callable[[float | None], str]]
+COLUMNS: tuple[Column, ...] = (
     ("TTFT\nms", lambda r: r.ttft_ms, number),
     ("prefill\ntok/s", lambda r: r.prefill_tokens_per_s, number),
     ("TPOT\nms", lambda r: r.tpot_ms, number),
@@ -47,8 +53,16 @@ COLUMNS: tuple[tuple[str, Callable[[TurnRecord], float | None], Callable[[float 
     ("cached\ntokens", lambda r: r.tokens_cached, whole),
     ("output\ntokens", lambda r: r.tokens_output, whole),
     ("memory\nMiB", memory_of, mebibytes),
-    ("agree-\nment", lambda r: r.agreement, number),
 )
+# Shown where some turn has them: what prefill chose, and how near the answers are to the first profile's.
+CHOICE_COLUMNS: tuple[Column, ...] = (
+    ("density\n%", lambda r: r.density, percent),
+    ("covered\n%", lambda r: r.coverage, percent),
+    ("verti-\ncals", lambda r: r.lines_vertical, whole),
+    ("slashes", lambda r: r.lines_slash, whole),
+    ("choose\nms", lambda r: r.select_ms, number),
+)
+AGREEMENT_COLUMNS: tuple[Column, ...] = (("agree-\nment", lambda r: r.agreement, number),)
 
 
 def median(values: Iterable[float | None]) -> float | None:
@@ -60,7 +74,11 @@ def median(values: Iterable[float | None]) -> float | None:
 def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
     """A table per dialogue, a row per turn and profile; with repeats, medians over them."""
     profiles = list(dict.fromkeys(r.profile for r in records))
-    columns = [c for c in COLUMNS if c[0] != "agree-\nment" or any(r.agreement is not None for r in records)]
+    columns = [
+        *COLUMNS,
+        *(CHOICE_COLUMNS if any(r.chose_lines for r in records) else ()),
+        *(AGREEMENT_COLUMNS if any(r.agreement is not None for r in records) else ()),
+    ]
     tables = []
     for dialogue in dict.fromkeys(r.conversation_id for r in records):
         of_dialogue = [r for r in records if r.conversation_id == dialogue]
@@ -93,12 +111,18 @@ MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("end to end ms", "e2e_ms", number),
     ("prefill tok/s", "prefill_tokens_per_s", number),
     ("decode tok/s", "decode_tokens_per_s", number),
+    ("choosing ms", "select_ms", number),
+    ("density %", "density", percent),
+    ("coverage %", "coverage", percent),
     ("new tokens", "tokens_new", whole),
     ("output tokens", "tokens_output", whole),
     ("device peak MiB", "peak_device_bytes", mebibytes),
     ("resident MiB", "rss_bytes", mebibytes),
     ("agreement", "agreement", number),
 )
+
+
+CHOICE_MEASURES = ("select_ms", "density", "coverage")
 
 
 def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Group:
@@ -109,7 +133,11 @@ def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Group:
     table.add_column("profile")
     for name in ("mean", "p50", "p90", "p99", "n"):
         table.add_column(name, justify="right", no_wrap=True)
+    # Without a sparse profile, what was chosen says nothing: everything was computed.
+    chose = any((row.get("select_ms") or {"mean": 0})["mean"] for row in summary.values())
     for label, key, show in MEASURES:
+        if key in CHOICE_MEASURES and not chose:
+            continue
         for profile, row in summary.items():
             spread = row.get(key)
             if spread is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from loopserve_cli.chat.commands.command import no_argument
-from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, size
+from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, share, size
 from loopserve_cli.chat.session import Session
 from loopserve_cli.conversation import common_prefix
 from loopserve_cli.stats import TurnRecord
@@ -18,7 +18,7 @@ def stats(session: Session, argument: str) -> None:
         session.data("no turn yet")
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "decode", "memory", "KV"):
+    for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "density", "decode", "memory", "KV"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end")
     for record in session.records:
@@ -35,6 +35,7 @@ def _row(record: TurnRecord, standing: bool) -> list[str]:
         count(record.tokens_output),
         duration(record.ttft_ms),
         rate(record.prefill_tokens_per_s),
+        share(record.density),
         rate(record.decode_tokens_per_s),
         memory(record),
         size(kv_bytes(record)),
