@@ -14,7 +14,7 @@ SCALING = 0.25
 
 
 def sample(kind: str, heads: int, groups: int, keys: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, positions and keys: noise alone, or with heavy keys (verticals), a sink and a heavy offset."""
+    """Rows, positions and keys: noise alone, with heavy keys, a sink and a heavy offset, or a band beside a sink."""
     generator = torch.Generator().manual_seed(seed)
     key = torch.randn(groups, keys, 32, generator=generator)
     positions = torch.arange(keys - count, keys)
@@ -26,6 +26,10 @@ def sample(kind: str, heads: int, groups: int, keys: int, count: int, seed: int 
             key[:, place] += 14 * common / common.norm()
         for head in range(heads):
             rows[head] += 2.5 * key[head * groups // heads, positions - 5]
+    if kind == "band":
+        key[:, 0] += 4 * rows.mean((0, 1))
+        for head in range(heads):
+            rows[head] += sum(key[head * groups // heads, positions - offset] for offset in range(4))
     return rows, positions, key
 
 
@@ -51,7 +55,7 @@ def choose(rows: Tensor, positions: Tensor, key: Tensor, rules: Rules, share: st
     return choose_lines(line_mass(rows, positions, key, SCALING, share), rows, positions, key, SCALING, rules)
 
 
-@pytest.mark.parametrize("kind", ["noise", "lines"])
+@pytest.mark.parametrize("kind", ["noise", "lines", "band"])
 @pytest.mark.parametrize("objective", ["lines", "optimal", "latency"])
 @pytest.mark.parametrize("alpha", [0.3, 0.8, 0.95])
 @pytest.mark.parametrize("share", ["head", "group"])
@@ -72,7 +76,7 @@ def test_coverage_is_what_brute_force_finds(kind: str, objective: str, alpha: fl
         assert covered >= alpha - 1e-6
 
 
-@pytest.mark.parametrize("kind", ["noise", "lines"])
+@pytest.mark.parametrize("kind", ["noise", "lines", "band"])
 @pytest.mark.parametrize("alpha", [0.5, 0.9])
 def test_the_prefix_is_the_smallest(kind: str, alpha: float) -> None:
     rows, positions, key = sample(kind, 3, 1, 90, 20)
@@ -113,7 +117,7 @@ def exact_greedy(weights: Tensor, positions: Tensor, alpha: float) -> int:
     return taken
 
 
-@pytest.mark.parametrize("kind", ["noise", "lines"])
+@pytest.mark.parametrize("kind", ["noise", "lines", "band"])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("alpha", [0.8, 0.95])
 def test_optimal_needs_no_more_than_lines_and_about_the_exact_greedy(kind: str, seed: int, alpha: float) -> None:
