@@ -225,8 +225,10 @@ CHOSE = TurnRecord(
 def test_a_turn_line_says_what_was_left_out() -> None:
     assert sparsity(CHOSE) == ["density 4.4%", "covers 95.5%", "337+64 lines in 657 ms"]
     assert sparsity(replace(CHOSE, coverage=None)) == ["density 4.4%", "337+64 lines in 657 ms"]
-    dense = replace(CHOSE, density=1.0, lines_vertical=None, lines_slash=None)
-    assert sparsity(dense) == ["dense"]
+    dense = replace(CHOSE, density=1.0, lines_vertical=None, lines_slash=None, tokens_new=3100)
+    assert sparsity(dense) == ["dense: lines would have cost as much, 657 ms to see it"]
+    assert sparsity(replace(dense, select_ms=0.0)) == ["dense: 3.1k new tokens, below where sparse pays"]
+    assert sparsity(replace(dense, alpha=1.0)) == ["dense: alpha is 1"]
     assert sparsity(replace(dense, alpha=None)) == []
     assert "density 4.4%" in turn_line(CHOSE)
 

@@ -69,9 +69,15 @@ def share(value: float | None) -> str:
 
 
 def sparsity(record: TurnRecord) -> list[str]:
-    """What prefill left out and how it chose; empty for full attention, a word where a sparse profile ran dense."""
+    """What prefill left out and how it chose; empty for full attention, the reason where a sparse profile ran dense."""
     if not record.chose_lines:
-        return ["dense"] if record.alpha is not None else []
+        if record.alpha is None or not record.tokens_new:
+            return []
+        if record.alpha >= 1:
+            return ["dense: alpha is 1"]
+        if record.select_ms:
+            return [f"dense: lines would have cost as much, {duration(record.select_ms)} to see it"]
+        return [f"dense: {short(record.tokens_new)} new tokens, below where sparse pays"]
     covered = [] if record.coverage is None else [f"covers {share(record.coverage)}"]
     lines = f"{count(record.lines_vertical)}+{count(record.lines_slash)} lines in {duration(record.select_ms)}"
     return [f"density {share(record.density)}", *covered, lines]
