@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from loopserve_cli import __version__
+from loopserve_cli.bench.kernels.flags import kernels_flags
+from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.config import HISTORIES, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import guarded
 from loopserve_cli.flags import (
@@ -166,6 +169,15 @@ def bench_turns(
     from loopserve_cli.bench import TurnsOptions, run_turns
 
     return run_turns(TurnsOptions(model, against, tokens, new_tokens, rounds, turns, json, profile))
+
+
+@bench.command("kernels")
+@takes(options=kernels_flags)
+def bench_kernels(options: KernelsOptions, json: Json = False) -> int:
+    """Time one layer's sparse attention against the best dense one, and measure what its lines really hold."""
+    from loopserve_cli.bench.kernels import run_kernels
+
+    return run_kernels(replace(options, json=json))
 
 
 @profiles.command("list")

@@ -1,0 +1,98 @@
+"""`loopserve bench kernels`: one attention layer timed against dense attention, and what chosen lines really hold."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from loopserve_cli.bench.kernels.options import KernelsOptions
+from loopserve_cli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+PROFILE = "loopserve-prefill"
+
+
+def run_kernels(options: KernelsOptions) -> int:
+    """Time the grid, measure coverage, print both; the exit status.
+
+    Raises UsageError for a device or a length that is not there, before anything is timed.
+    """
+    import torch
+    from rich.console import Console
+
+    from loopserve_cli.bench.kernels.grid import GridRun
+    from loopserve_cli.bench.kernels.layers import measure_coverage, overall
+    from loopserve_cli.bench.kernels.summary import summarise
+    from loopserve_cli.bench.kernels.tables import print_tables
+    from loopserve_cli.collector import settled
+    from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.output import print_document
+    from loopserve_cli.policies.prefill import prefill_policy
+    from loopserve_cli.profile import load_profile
+
+    console = Console(stderr=True, highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    device = pick(options.device)
+    layer, grid = options.layer(device.type), options.grid(device.type)
+    profile = load_profile(PROFILE)
+    if profile.prefill.settings["objective"] != options.objective:
+        profile = profile.with_overrides([f"prefill.objective={options.objective}"])
+    policy = prefill_policy(profile.prefill)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    environment = describe(name) | {"dtype": layer.dtype}
+    # The model first: a length that it does not read is told at once.
+    found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
+    with settled(), torch.no_grad():
+        measured = GridRun(layer, grid, policy, device, options.seed, say).measure()
+    environment["loadavg_end"] = load_average()
+    whole: dict[str, Any] = {
+        "command": {"name": "bench kernels", "argv": sys.argv[1:], "options": as_document(options)},
+        "environment": environment,
+        "layer": asdict(layer),
+        "grid": asdict(grid),
+        "shapes": [shape.facts() for shape in measured],
+        "records": [asdict(timing) for shape in measured for timing in shape.timings],
+        "summary": summarise(measured),
+        "coverage": {
+            "profile": profile.name,
+            "alpha": policy.alpha,
+            "layers": [asdict(part) for part in found],
+            "overall": overall(found),
+        },
+    }
+    title = f"{layer.heads} heads over {layer.groups}, size {layer.size}, {layer.dtype} on {name}"
+    if options.json:
+        print_document(whole)
+    else:
+        print_tables(whole, title)
+    if options.plot is not None and whole["summary"]:
+        from loopserve_cli.bench.kernels.plot import draw
+
+        draw(whole["summary"], title, options.plot)
+        say(f"{options.plot}: plot written")
+    return 0
+
+
+def pick(name: str) -> torch.device:
+    """The device by name; raises UsageError when it is not there."""
+    from loopserve_cli.engine.placement import pick_device
+
+    try:
+        return pick_device(name)
+    except ModelError as error:
+        raise UsageError(f"--device {name}: {error}") from None
+
+
+def as_document(options: KernelsOptions) -> dict[str, Any]:
+    """The options as JSON holds them."""
+    plain = replace(options, plot=None)
+    return asdict(plain) | {"plot": None if options.plot is None else str(options.plot)}
+
+
+__all__ = ["KernelsOptions", "run_kernels"]
