@@ -63,7 +63,17 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "min_keys": Setting(int, 1),
         "most_density": Setting(float, 0.0, 1.0),
     },
-    "keep": {"budget": Setting(int, 1), "interval": Setting(int, 1)},
+    "keep": {
+        "budget": Setting(int, 1),
+        "interval": Setting(int, 1),
+        "first": Setting(str, choices=("prompt", "full")),
+        "group": Setting(str, choices=("mean", "max")),
+        "sinks": Setting(int, 0),
+        "recent": Setting(int, 0),
+        "window": Setting(int, 1),
+        "pool_width": Setting(int, 1),
+        "floor": Setting(float, 0.0, 1.0),
+    },
     "retain": {"tier": Setting(str, choices=("device",))},
 }
 # Every policy with the settings it reads and what they are when a profile does not say. The shipped profiles
@@ -88,7 +98,14 @@ PREFILL_DEFAULTS: dict[str, dict[str, Any]] = {
         "most_density": 0.5,
     },
 }
-KEEP_DEFAULTS: dict[str, dict[str, Any]] = {"everything": {}}
+KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "streaming": {"budget": 1024, "sinks": 4},
+    "snapkv": {"budget": 1024, "window": 32, "pool_width": 5},
+    "adakv": {"budget": 1024, "window": 32, "pool_width": 5, "floor": 0.2},
+    "h2o": {"budget": 1024},
+    "progressive": {"budget": 1024, "interval": 16, "first": "prompt", "group": "mean", "sinks": 4, "recent": 64},
+}
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}
 KEEP_POLICIES = {name: tuple(settings) for name, settings in KEEP_DEFAULTS.items()}

@@ -25,6 +25,8 @@ class TurnRecord:
     Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
     that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone.
+    Of decoding: keys_read is what its last step read per head, on average over the layers, of keys_stored;
+    reselections counts choices after the first, reselect_ms the time of all of them.
     """
 
     conversation_id: str | None = None
@@ -81,6 +83,11 @@ class TurnRecord:
     def chose_lines(self) -> bool:
         """Whether any head of this turn's prefill left something out."""
         return self.lines_slash is not None
+
+    @property
+    def left_keys_out(self) -> bool:
+        """Whether decoding read fewer keys than are stored."""
+        return self.keys_read is not None and self.keys_stored is not None and self.keys_read < self.keys_stored
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types, every field present."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
+from decode_oracle import exact_decode, exact_mass, ring, working_set
 
 from loopserve_kernels.coverage import bucket_mass_torch, coverage_histogram_torch
 from loopserve_kernels.coverage_triton import bucket_mass_triton, coverage_histogram_triton
+from loopserve_kernels.decode_triton import decode_attention_triton
+from loopserve_kernels.gather_triton import gather_keys_triton
 from loopserve_kernels.index import build_index
+from loopserve_kernels.key_mass_triton import key_mass_triton
 from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
 from loopserve_kernels.vertical_slash import vertical_slash_torch
@@ -76,3 +80,76 @@ def test_line_mass_and_coverage(count: int, keys: int, share: str, dtype: torch.
     ours = bucket_mass_triton(rows, positions, key, 0.2, mass.lse, bucket, 6)
     theirs = bucket_mass_torch(rows.double(), positions, key.double(), 0.2, exact.lse, bucket, 6)
     assert relative_rms(ours, theirs) < bound
+
+
+def nan_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher allocates is full of NaN, so that anything it leaves unwritten shows."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **kind: empty(*shape, **kind).fill_(float("nan")))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), TYPES)
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(
+    ("heads", "groups", "slots", "keys", "size"),
+    [(6, 2, 1, 1, 64), (4, 4, 5, 600, 80), (8, 1, 16, 97, 96), (14, 2, 20, 301, 128), (4, 2, 70, 1100, 64)],
+)
+def test_key_mass(
+    heads: int,
+    groups: int,
+    slots: int,
+    keys: int,
+    size: int,
+    pool: str,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nan_filled(monkeypatch)
+    query, positions, key = ring(heads, groups, slots, keys, size, dtype)
+    exact = exact_mass(query, positions, key, 0.1, pool)
+    assert relative_rms(key_mass_triton(query, positions, key, 0.1, pool), exact) < bound
+    # The same again in a larger store, from a ring with two slots that are not used.
+    room = torch.full((groups, keys + 150, size), float("nan"), dtype=dtype)
+    room[:, :keys] = key
+    query = torch.cat([query, torch.full((heads, 2, size), float("nan"), dtype=dtype)], 1)
+    positions = torch.cat([positions, torch.tensor([0, 10**6])])
+    mass = key_mass_triton(query, positions, room, 0.1, pool, torch.tensor(slots, dtype=torch.int32))
+    assert relative_rms(mass[:, :keys], exact) < bound
+    assert torch.equal(mass[:, keys:], torch.zeros(groups, 150))
+
+
+@pytest.mark.parametrize("size", [64, 80])
+def test_gather_keys(size: int) -> None:
+    _, key, value = tensors(6, 3, 1, 90, size)
+    index = torch.randperm(90)[:66].reshape(3, 22).sort(1).values.to(torch.int32)
+    count = torch.tensor([22, 17, 0], dtype=torch.int32)
+    index[1, 17:], index[2] = 90, 90
+    room = torch.full((2, 30, 3, size), float("nan")).transpose(1, 2)
+    gather_keys_triton(key, value, index, count, room[0], room[1])
+    for out, store in zip(room, (key, value), strict=True):
+        for head, rows in enumerate(count.tolist()):
+            assert torch.equal(out[head, :rows], store[head, index[head, :rows].long()])
+            assert bool(out[head, rows:].isnan().all())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), TYPES)
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(
+    ("heads", "lengths", "size"),
+    [(6, [1, 1], 64), (4, [9, 9, 9, 9], 80), (8, [200], 128), (14, [130, 3], 96), (6, [64, 301, 17], 256),
+     (71, [70], 64)],
+)  # fmt: skip
+def test_decode_attention(
+    heads: int,
+    lengths: list[int],
+    size: int,
+    splits: int,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = working_set(heads, lengths, size, dtype)
+    exact = exact_decode(*given, 0.1)
+    nan_filled(monkeypatch)
+    assert relative_rms(decode_attention_triton(*given, 0.1, splits), exact) < bound

@@ -99,7 +99,7 @@ def forced_mass(mass: LineMass, rules: Rules) -> tuple[Tensor, Tensor]:
 
 def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
     """Kept indices ascending and padded with `keys`, int32, and how many there are."""
-    kept = torch.where(keep, index, keys).to(torch.int32).sort(1).values
+    kept = index.masked_fill(~keep, keys).to(torch.int32).sort(1).values
     return kept, keep.sum(1, dtype=torch.int32)
 
 
@@ -119,13 +119,13 @@ def _greedy(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scalin
     vertical, vertical_count = pack(order, keep & (order < keys), keys)
     slash, slash_count = pack(order - keys, keep & (order >= keys), keys)
     reached = covered.gather(1, (wanted - 1).clamp_max(order.shape[1] - 1)[:, None]).squeeze(1)
-    coverage = torch.where(dense, 1.0, reached).float()
+    coverage = reached.masked_fill(dense, 1.0).float()
     return Lines(vertical, vertical_count, slash, slash_count, coverage, dense)
 
 
 def _once(index: Tensor, keys: int) -> Tensor:
     """Ascending int32 without repeats, padded with `keys`."""
-    index = torch.where((index < 0) | (index > keys), keys, index).to(torch.int32).sort(1).values
+    index = index.masked_fill((index < 0) | (index > keys), keys).to(torch.int32).sort(1).values
     repeated = torch.zeros_like(index, dtype=torch.bool)
     repeated[:, 1:] = index[:, 1:] == index[:, :-1]
-    return torch.where(repeated, keys, index).sort(1).values
+    return index.masked_fill(repeated, keys).sort(1).values

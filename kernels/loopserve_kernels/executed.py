@@ -38,7 +38,7 @@ def executed_entries(index: Index, new: int, keys: int, dense_rows: int = 0) -> 
     history = keys - new
     tail = causal_entries(new, keys) - causal_entries(sparse, history + sparse)
     cells = _under_tiles(index, sparse, history) + _on_verticals(index, sparse, history)
-    return torch.where(index.dense, causal_entries(new, keys), cells + tail)
+    return (cells + tail).masked_fill(index.dense, causal_entries(new, keys))
 
 
 def causal_entries(new: int, keys: int) -> int:
@@ -78,10 +78,10 @@ def _on_verticals(index: Index, new: int, history: int) -> Tensor:
     before = (history - key) - block  # the delta of the block before the first
     total = _at(counts, last) - _at(counts, before)
     cells = total * block - _at(free, last) * (block - rows[-1])
-    return torch.where(key < history + new, cells, 0).sum(1)
+    return cells.masked_fill(key >= history + new, 0).sum(1)
 
 
 def _at(values: Tensor, place: Tensor) -> Tensor:
     """Values [P, N] at place [P, K], 0 where place is negative."""
     picked = values.gather(1, place.clamp(0, values.shape[1] - 1))
-    return torch.where(place >= 0, picked, 0)
+    return picked.masked_fill(place < 0, 0)

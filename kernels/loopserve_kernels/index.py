@@ -55,16 +55,16 @@ def _runs(slash: Tensor, keys: int, block: int) -> tuple[Tensor, Tensor, Tensor]
     before = torch.nn.functional.pad(slash[:, :-1], (1, 0), value=-2 * block)
     opens = valid & (slash - block > before)
     # What slash i adds to its run: at most its whole window, less what the slash before it already covers.
-    adds = torch.where(valid, (slash - before).clamp_max(block), 0)
+    adds = (slash - before).clamp_max(block).masked_fill(~valid, 0)
     run = (opens.cumsum(1) - 1).clamp_min(0)
     length = torch.zeros_like(slash).scatter_add_(1, run, adds)
     spare = torch.full((slash.shape[0], slash.shape[1] + 1), keys, dtype=slash.dtype, device=slash.device)
     # Slashes that open nothing are written to a last column that is cut off again.
-    spare.scatter_(1, torch.where(opens, run, slash.shape[1]), slash - block + 1)
+    spare.scatter_(1, run.masked_fill(~opens, slash.shape[1]), slash - block + 1)
     count = opens.sum(1, dtype=torch.int32)
     start = spare[:, :-1]
     inside = torch.arange(slash.shape[1], device=slash.device) < count[:, None]
-    return torch.where(inside, start, keys), length, count
+    return start.masked_fill(~inside, keys), length, count
 
 
 def _tiles(
@@ -80,8 +80,8 @@ def _tiles(
     run = torch.searchsorted(ends, place, right=True).clamp_max(width - 1)
     within = (place - (ends - per_run).gather(1, run)) * tile
     real = place < total
-    tile_start = torch.where(real, start.gather(1, run) + within, keys).to(torch.int32)
-    tile_length = torch.where(real, (length.gather(1, run) - within).clamp_max(tile), 0).to(torch.int32)
+    tile_start = (start.gather(1, run) + within).masked_fill(~real, keys).to(torch.int32)
+    tile_length = (length.gather(1, run) - within).clamp_max(tile).masked_fill(~real, 0).to(torch.int32)
     return tile_start, tile_length, total.squeeze(1).to(torch.int32)
 
 

@@ -93,7 +93,7 @@ def _slash_cost(slash: Tensor, rules: Rules, keys: int) -> Tensor:
         return (slash < keys).sum(1)
     ordered = slash.sort(1).values
     gaps = ordered.diff(dim=1, prepend=ordered.new_full((slash.shape[0], 1), -rules.rows_per_block))
-    return torch.where(ordered < keys, gaps.clamp_max(rules.rows_per_block), 0).sum(1)
+    return gaps.clamp_max(rules.rows_per_block).masked_fill(ordered >= keys, 0).sum(1)
 
 
 def _greedy_cost(greedy: Lines, rules: Rules, keys: int) -> Tensor:

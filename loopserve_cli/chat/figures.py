@@ -83,6 +83,14 @@ def sparsity(record: TurnRecord) -> list[str]:
     return [f"density {share(record.density)}", *covered, lines]
 
 
+def compression(record: TurnRecord) -> list[str]:
+    """Which part of the stored keys decoding read; empty when it read all of them."""
+    if not record.left_keys_out:
+        return []
+    again = f", chosen again {record.reselections}x" if record.reselections else ""
+    return [f"read {count(record.keys_read)} of {count(record.keys_stored)} keys{again}"]
+
+
 def ending(record: TurnRecord) -> str | None:
     """Why the answer ended, where it is not the model's own choice."""
     said = {"cancelled": "cancelled", "length": "length", "context": "context full", "stop_string": "stop string"}
@@ -99,6 +107,7 @@ def turn_line(record: TurnRecord) -> str:
         f"{count(record.tokens_output)} out",
         memory(record),
         *sparsity(record),
+        *compression(record),
     ]
     if record.tokens_rolled_back:
         parts.append(f"{count(record.tokens_rolled_back)} rolled back")

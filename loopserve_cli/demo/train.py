@@ -249,7 +249,7 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and the model")
-    parser.add_argument("--tokens", type=int, default=42_000_000)
+    parser.add_argument("--tokens", type=int, default=38_000_000)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="begin with this model's weights instead of random ones")

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_kernels.dense import dense_attention, masked_attention
 
@@ -30,19 +31,25 @@ def loopserve_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     prefill: PrefillTurn | None = None,
+    decode: DecodeTurn | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer; returns [1, n, H, D] as transformers expects it, and no weights.
 
-    `prefill` comes from the engine through the model's keyword arguments while a prompt is read. Layers with a
-    window that bites, with soft-capped scores or with learnt sinks are dense.
+    `prefill` and `decode` come from the engine through the model's keyword arguments: with `prefill` a prompt is
+    read, and `decode` may watch; without it one token is decoded. Layers with a window that bites, with soft-capped
+    scores or with learnt sinks are dense.
     """
     assert attention_mask is None, "one unpadded sequence needs no mask"
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < key.shape[2] else None
     plain = window is None and softcap is None and s_aux is None
     if plain and prefill is not None:
+        if decode is not None and decode.watches:
+            decode.observe(layer_of(module), query, key, scaling)
         out = prefill.attend(layer_of(module), query, key, value, scaling)
+    elif plain and decode is not None:
+        out = decode.attend(layer_of(module), query, key, value, scaling)
     elif plain:
         out = dense_attention(query, key, value, scaling)
     else:

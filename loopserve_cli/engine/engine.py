@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.chunks import choosing_chunk, chunks
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.sampling import Sampler, TextStream
 from loopserve_cli.engine.store import Store, empty_cache
+from loopserve_cli.engine.times import times
 from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
+from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
 from loopserve_cli.profiling import Memory, Meter, Stopwatch
@@ -73,6 +77,7 @@ class Engine:
         """Use another profile from the next turn on; the store stays."""
         self.profile = profile
         self.policy = prefill_policy(profile.prefill)
+        self.keep = keep_policy(profile.keep)
 
     def new_prefill(self) -> PrefillTurn:
         """What the next turn's prefill goes through."""
@@ -126,13 +131,13 @@ class Engine:
         sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
         self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
 
-        prefill = self.new_prefill()
+        prefill, decode = self.new_prefill(), DecodeTurn(self.keep)
         prefill_began = watch.ms()
         logits = None
         for chunk, done in self._chunks(ids):
             if cancelled():
                 break
-            logits = self._prefill(prefill, chunk, last=done == len(ids))
+            logits = self._prefill(prefill, chunk, last=done == len(ids), decode=decode)
             with watch.paused():
                 yield PrefillProgress(done, len(ids))
         prefilled = len(self.tokens) - cached
@@ -156,26 +161,26 @@ class Engine:
                 yield Token(token, text + (stream.flush() if finish else ""))
             if finish is None and not cancelled():
                 with self._whole_or_nothing():
-                    logits = self._forward([token])
+                    logits = self._forward([token], decode=decode)
         stream.flush()
 
-        record = self._record(stamps, stamps[-1] if stamps else watch.ms(), prefill_ms, prefilled)
-        chosen = prefill.report() if prefilled else None
-        yield TurnDone(
-            replace(
-                record,
-                seed=sampling.seed,
-                tokens_new=prefilled,
-                tokens_cached=cached,
-                tokens_output=len(output),
-                tokens_logical=cached + prefilled + len(output),
-                output_text=stream.text,
-                finish_reason=finish,
-                first_token_ms=stamps[0] - prefill_began - prefill_ms if stamps else None,
-                alpha=self.policy.alpha,
-                **(asdict(chosen) if chosen else {}),
-            )
+        e2e_ms = stamps[-1] if stamps else watch.ms()
+        chosen = asdict(prefill.report()) if prefilled else {}
+        record = TurnRecord(
+            **self._facts(),
+            **times(stamps, e2e_ms, prefill_began, prefill_ms, prefilled),
+            **chosen,
+            **asdict(decode.report(self._store.length)),
+            seed=sampling.seed,
+            tokens_new=prefilled,
+            tokens_cached=cached,
+            tokens_output=len(output),
+            tokens_logical=cached + prefilled + len(output),
+            output_text=stream.text,
+            finish_reason=finish,
+            alpha=self.policy.alpha,
         )
+        yield TurnDone(record)
 
     def _finish_reason(self, token: int, stream: TextStream, count: int, sampling: SamplingOptions) -> str | None:
         """Why the answer ends with this token, or None when it goes on."""
@@ -190,36 +195,21 @@ class Engine:
             return "context"
         return None
 
-    def _record(self, stamps: list[float], e2e_ms: float, prefill_ms: float, prefilled: int) -> TurnRecord:
-        """What the turn measured; figures that need more tokens than there were stay None."""
-        memory = self._meter.read()
-        decode_ms = stamps[-1] - stamps[0] if len(stamps) > 1 else None
-        stored = self._store.length
-        return TurnRecord(
-            profile=self.profile.name,
-            model=self.model_name,
-            device=self.device,
-            dtype=self.dtype,
-            quant=self.quant,
-            ttft_ms=stamps[0] if stamps else None,
-            prefill_ms=prefill_ms,
-            tpot_ms=decode_ms / (len(stamps) - 1) if decode_ms is not None else None,
-            itl_ms=[later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)],
-            e2e_ms=e2e_ms,
-            decode_tokens_per_s=(len(stamps) - 1) / decode_ms * 1e3 if decode_ms else None,
-            prefill_tokens_per_s=prefilled / prefill_ms * 1e3 if prefilled else None,
-            keys_read=stored,
-            keys_stored=stored,
-            reselections=0,
-            kv_store_device_bytes=self._store.device_bytes,
-            kv_store_host_bytes=self._store.host_bytes,
-            working_set_bytes=0,
-            allocated_device_bytes=memory.allocated_device_bytes,
-            reserved_device_bytes=memory.reserved_device_bytes,
-            peak_device_bytes=memory.peak_device_bytes,
-            rss_bytes=memory.rss_bytes,
-            versions=self._versions,
-        )
+    def _facts(self) -> dict[str, Any]:
+        """The record's fields that do not depend on how the turn went: what runs where, and its memory now."""
+        memory = asdict(self._meter.read())
+        del memory["free_device_bytes"]
+        return memory | {
+            "profile": self.profile.name,
+            "model": self.model_name,
+            "device": self.device,
+            "dtype": self.dtype,
+            "quant": self.quant,
+            "keys_stored": self._store.length,
+            "kv_store_device_bytes": self._store.device_bytes,
+            "kv_store_host_bytes": self._store.host_bytes,
+            "versions": self._versions,
+        }
 
     def _check_context(self, new: int) -> None:
         """Refuse what the model's context cannot hold."""
@@ -241,11 +231,11 @@ class Engine:
             size = max(size, choosing_chunk(self._torch_device, self.model.dtype, width))
         return chunks(ids, size)
 
-    def _prefill(self, prefill: PrefillTurn, chunk: list[int], last: bool) -> Tensor:
-        """Feed one chunk under the turn's policy; `last` says that nothing comes after it."""
+    def _prefill(self, prefill: PrefillTurn, chunk: list[int], last: bool, decode: DecodeTurn | None = None) -> Tensor:
+        """Feed one chunk under the turn's policy; `last` says that nothing comes after it, `decode` watches."""
         prefill.last_chunk = last
         with self._whole_or_nothing():
-            logits = self._forward(chunk, prefill)
+            logits = self._forward(chunk, prefill, decode)
             if not prefill.layers:
                 self.rewind(len(self.tokens) - len(chunk))
                 raise ModelError(
@@ -255,7 +245,7 @@ class Engine:
         return logits
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], prefill: PrefillTurn | None = None) -> Tensor:
+    def _forward(self, ids: list[int], prefill: PrefillTurn | None = None, decode: DecodeTurn | None = None) -> Tensor:
         """Run the model over new ids at their positions; logits of the last, [1, V]."""
         first = len(self.tokens)
         device = self._torch_device
@@ -266,6 +256,7 @@ class Engine:
             use_cache=True,
             logits_to_keep=1,
             prefill=prefill,
+            decode=decode,
         )
         self.tokens += ids
         logits: Tensor = out.logits[:, -1]

@@ -54,13 +54,18 @@ COLUMNS: tuple[Column, ...] = (
     ("output\ntokens", lambda r: r.tokens_output, whole),
     ("memory\nMiB", memory_of, mebibytes),
 )
-# Shown where some turn has them: what prefill chose, and how near the answers are to the first profile's.
+# Shown where some turn has them: what prefill chose, what decoding read, and how near the answers are to the first
+# profile's.
 CHOICE_COLUMNS: tuple[Column, ...] = (
     ("density\n%", lambda r: r.density, percent),
     ("covered\n%", lambda r: r.coverage, percent),
     ("verti-\ncals", lambda r: r.lines_vertical, whole),
     ("slashes", lambda r: r.lines_slash, whole),
     ("choose\nms", lambda r: r.select_ms, number),
+)
+KEPT_COLUMNS: tuple[Column, ...] = (
+    ("keys\nread", lambda r: r.keys_read, whole),
+    ("chosen\nagain", lambda r: r.reselections, whole),
 )
 AGREEMENT_COLUMNS: tuple[Column, ...] = (("agree-\nment", lambda r: r.agreement, number),)
 
@@ -77,6 +82,7 @@ def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
     columns = [
         *COLUMNS,
         *(CHOICE_COLUMNS if any(r.chose_lines for r in records) else ()),
+        *(KEPT_COLUMNS if any(r.left_keys_out for r in records) else ()),
         *(AGREEMENT_COLUMNS if any(r.agreement is not None for r in records) else ()),
     ]
     tables = []

@@ -91,7 +91,7 @@ class PrefillTurn:
         causal = causal_entries(new, keys)
         entries = executed_entries(index, new, keys, dense_rows)
         dense = index.dense | (entries > self.policy.gate.most_density * causal)
-        entries = torch.where(dense, causal, entries)
+        entries = entries.masked_fill(dense, causal)
         self._calls.append(_Call(layer, new, query.shape[0], causal, _sums(lines, dense, entries)))
         return replace(index, dense=dense)
 
@@ -132,7 +132,7 @@ def _sums(lines: Lines, dense: Tensor, entries: Tensor) -> Tensor:
     One small tensor that stays on its device, so that no layer makes the host wait.
     """
     sparse = ~dense
-    coverage = torch.where(dense, 1.0, lines.coverage)
+    coverage = lines.coverage.masked_fill(dense, 1.0)
     parts = (
         entries.sum(),
         coverage.sum(),

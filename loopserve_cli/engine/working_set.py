@@ -1,0 +1,84 @@
+"""The small cache that decoding reads: chosen keys and values of one layer, and every token since."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loopserve_cli.policies.keep import Keys
+from loopserve_kernels.decode import decode_attention
+from loopserve_kernels.gather import gather_keys
+
+GROWTH = 1.5
+ROUND = 64
+
+
+class WorkingSet:
+    """Keys and values [G, C, D] whose first `lengths[g]` rows are valid: chosen ones ascending, then new ones.
+
+    Keys are copied as they were stored, rotated once for good by their position in the dialogue.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is allocated until the first choice."""
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+        self.lengths: Tensor | None = None  # [G] int32, on the device
+        self.longest = 0  # the largest of the lengths, on the host
+        self.even = True  # all lengths are equal
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated."""
+        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
+
+    def fill(self, chosen: Keys, key: Tensor, value: Tensor, room: int) -> None:
+        """Hold the chosen rows of key and value [G, N, D], with room for `room` more."""
+        width = chosen.index.shape[1]
+        self._reserve(key, value, width + room)
+        assert self.keys is not None and self.values is not None
+        gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values)
+        self.lengths = chosen.count.clone()
+        self.longest = width
+        self.even = chosen.even
+
+    def append(self, key: Tensor, value: Tensor) -> None:
+        """Add one token: key and value [G, D]."""
+        assert self.keys is not None and self.values is not None and self.lengths is not None
+        if self.longest == self.keys.shape[1]:
+            self._grow(int(self.longest * GROWTH) + 1)
+        if self.even:
+            self.keys[:, self.longest] = key
+            self.values[:, self.longest] = value
+        else:
+            place = self.lengths.long()[:, None, None].expand(-1, 1, key.shape[1])
+            self.keys.scatter_(1, place, key[:, None])
+            self.values.scatter_(1, place, value[:, None])
+        self.lengths += 1
+        self.longest += 1
+
+    def attend(self, query: Tensor, scaling: float) -> Tensor:
+        """Attention of one new row per head, query [H, D], over what is held; returns [H, D]."""
+        assert self.keys is not None and self.values is not None and self.lengths is not None
+        return decode_attention(query, self.keys, self.values, self.lengths, scaling)
+
+    def _reserve(self, key: Tensor, value: Tensor, rows: int) -> None:
+        """Buffers of at least `rows`, their content of no matter."""
+        if self.keys is None or self.keys.shape[1] < rows:
+            rows = -(-rows // ROUND) * ROUND
+            self.keys = key.new_empty(key.shape[0], rows, key.shape[2])
+            self.values = value.new_empty(value.shape[0], rows, value.shape[2])
+
+    def _grow(self, rows: int) -> None:
+        """Larger buffers with the same content."""
+        assert self.keys is not None and self.values is not None
+        old_keys, old_values, held = self.keys, self.values, self.longest
+        self._reserve(old_keys, old_values, rows)
+        assert self.keys is not old_keys
+        self.keys[:, :held], self.values[:, :held] = old_keys[:, :held], old_values[:, :held]
+
+
+def mean_length(one: WorkingSet) -> float:
+    """Keys held per head; waits for the device when heads differ."""
+    assert one.lengths is not None
+    return float(one.longest) if one.even else float(one.lengths.to(torch.float32).mean())
