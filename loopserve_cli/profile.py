@@ -137,6 +137,10 @@ class Profile:
             name, equals, value = text.partition("=")
             path = whole_name(name.strip())
             section, dot, key = path.partition(".")
+            sections = sections_of(path)
+            if equals and len(sections) > 1:
+                both = " or ".join(f"{section}.{path}" for section in sections)
+                raise UsageError(f"--set {path} could be {both}; say which")
             if not (equals and dot):
                 raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9")
             value = value.strip()
@@ -158,9 +162,14 @@ class Profile:
         return {"policy": options.policy, **options.settings}
 
 
+def sections_of(key: str) -> list[str]:
+    """The sections that know a setting of this name."""
+    return [section for section, settings in SETTINGS.items() if key in settings]
+
+
 def whole_name(key: str) -> str:
     """A setting with its section: "alpha" is "prefill.alpha", since no other section has such a key."""
-    sections = [section for section, settings in SETTINGS.items() if key in settings]
+    sections = sections_of(key)
     return f"{sections[0]}.{key}" if len(sections) == 1 else key
 
 

@@ -17,7 +17,7 @@ from loopserve_cli.chat.figures import sparsity, turn_line
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.chunks import choosing_chunk
 from loopserve_cli.engine.engine import Engine
-from loopserve_cli.errors import ModelError
+from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.policies.prefill import POLICIES, PrefillTurn, prefill_policy
 from loopserve_cli.profile import PREFILL_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.replay.tables import summary_table, turn_tables
@@ -206,6 +206,12 @@ def test_a_model_that_keeps_the_plan_from_its_attention_is_refused() -> None:
     with pytest.raises(ModelError, match="keeps keyword arguments from its attention"):
         run(engine, some_ids(20))
     assert engine.tokens == []
+
+
+def test_a_name_that_two_sections_have_must_be_said_whole() -> None:
+    with pytest.raises(UsageError, match=r"--set sinks could be prefill.sinks or keep.sinks; say which"):
+        load_profile("loopserve").with_overrides(["sinks=3"])
+    assert load_profile("loopserve").with_overrides(["keep.sinks=3"]).keep.settings["sinks"] == 3
 
 
 def test_chunks_for_choosing_are_long_where_activations_are_small() -> None:
