@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loopserve_cli import app
-from loopserve_cli.profile import load_profile, parse_profile, profile_names
+from loopserve_cli.profile import KEEP_POLICIES, load_profile, parse_profile, profile_names
 from loopserve_cli.profiles_view import to_toml
 
 
@@ -46,4 +46,5 @@ def test_check_names_the_file_and_what_is_wrong(tmp_path: Path, capsys: pytest.C
     file = tmp_path / "mine.toml"
     file.write_text('description = "x"\n[prefill]\npolicy = "dense"\n[keep]\npolicy = "every"\n')
     assert app.main(["profiles", "check", str(file)]) == 2
-    assert capsys.readouterr().err == f"loopserve: {file}: unknown keep policy 'every'; known: everything\n"
+    known = ", ".join(KEEP_POLICIES)
+    assert capsys.readouterr().err == f"loopserve: {file}: unknown keep policy 'every'; known: {known}\n"

@@ -422,7 +422,7 @@ CASES = {
         "bench turns --tokens 3 --turns 9", 2, "--tokens 3 is too few for --turns 9; each needs one at least"
     ),
     "bench: unknown rival": Case(
-        "bench turns --against vllm", 2, "unknown --against 'vllm'; choose one of transformers"
+        "bench turns --against vllm", 2, "unknown --against 'vllm'; choose one of transformers, {profiles}"
     ),
     "bench: no such model": Case(
         "bench turns --model ./nowhere",
