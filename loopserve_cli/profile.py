@@ -104,7 +104,7 @@ KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
     "snapkv": {"budget": 1024, "window": 32, "pool_width": 5},
     "adakv": {"budget": 1024, "window": 32, "pool_width": 5, "floor": 0.2},
     "h2o": {"budget": 1024},
-    "progressive": {"budget": 1024, "interval": 16, "first": "prompt", "group": "mean", "sinks": 4, "recent": 64},
+    "progressive": {"budget": 1024, "interval": 16, "first": "full", "group": "mean", "sinks": 4, "recent": 64},
 }
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}
