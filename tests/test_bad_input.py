@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tiny
+from rights import without_rights
 
 from loopserve_cli import app, profile, transcript
 
@@ -645,19 +644,6 @@ def test_a_full_disk_loses_no_measurement(place: Path, capsys: pytest.CaptureFix
 
 
 # Rights.
-
-
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """Root may do everything, so its tests go on as nobody."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.fixture

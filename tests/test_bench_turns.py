@@ -212,3 +212,16 @@ def test_two_dense_profiles_must_agree(tiny_model: Path, capsys: pytest.CaptureF
     assert run_turns(options) == 0
     out = capsys.readouterr().out
     assert "loopserve is a-shape" in out and "identical in every round" in out
+
+
+def test_the_floor_computes_no_attention():
+    import torch
+
+    from loopserve_cli.bench.floor import NoAttention
+    from loopserve_cli.policies.prefill.dense import Dense
+
+    query, key = torch.randn(1, 4, 5, 8), torch.randn(1, 2, 9, 8)
+    turn = NoAttention(Dense())
+    out = turn.attend(0, query, key, torch.randn(1, 2, 9, 6), 1.0)
+    assert out.shape == (1, 4, 5, 6) and not out.any()
+    assert turn.layers == 1

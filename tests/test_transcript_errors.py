@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rights import without_rights
 
 from loopserve_cli.errors import LoopserveError, TranscriptError
 from loopserve_cli.transcript import read_dialogues, resume
@@ -391,19 +389,6 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("t").write_bytes(ours(USER))
     with pytest.raises(TranscriptError, match="^t/talk.jsonl: cannot be read: Not a directory$"):
         read_dialogues(Path("t/talk.jsonl"))
-
-
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """Root may read everything, so its tests go on as nobody."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
