@@ -73,6 +73,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "interval": Setting(int, 1),
         "first": Setting(str, choices=("prompt", "full")),
         "group": Setting(str, choices=("mean", "max")),
+        "follow": Setting(int, 0),
         "sinks": Setting(int, 0),
         "recent": Setting(int, 0),
         "window": Setting(int, 1),
@@ -109,7 +110,15 @@ KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
     "snapkv": {"budget": 1024, "window": 32, "pool_width": 5},
     "adakv": {"budget": 1024, "window": 32, "pool_width": 5, "floor": 0.2},
     "h2o": {"budget": 1024},
-    "progressive": {"budget": 1024, "interval": 16, "first": "full", "group": "mean", "sinks": 4, "recent": 64},
+    "progressive": {
+        "budget": 1024,
+        "interval": 16,
+        "first": "full",
+        "group": "mean",
+        "follow": 8,
+        "sinks": 4,
+        "recent": 16,
+    },
 }
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}

@@ -20,6 +20,7 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.store import Store
 from loopserve_cli.policies.keep import POLICIES, Keys, Seen, keep_policy
+from loopserve_cli.policies.keep.progressive import with_followers
 from loopserve_cli.profile import KEEP_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.stats import TurnRecord
 from loopserve_kernels.dense import dense_attention
@@ -82,11 +83,31 @@ def test_streaming_is_first_and_recent() -> None:
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_progressive_takes_the_heaviest_of_the_mean_attention(pool: str) -> None:
     given = seen(8, 90)
-    keys = policy_of("progressive", budget=20, sinks=2, recent=3, group=pool).select(given)
+    keys = policy_of("progressive", budget=20, follow=0, sinks=2, recent=3, group=pool).select(given)
     mass = group_mass(exact_weights(given.query, given.positions, given.key, SCALING), pool)
     mass[:, :2] = mass[:, -3:] = float("inf")
     for group in range(GROUPS):
         assert chosen(keys, group) == sorted(mass[group].topk(20).indices.tolist())
+
+
+@pytest.mark.parametrize("follow", [1, 3, 100])
+def test_progressive_takes_what_stands_after_what_was_looked_at(follow: int) -> None:
+    given = seen(8, 90)
+    keys = policy_of("progressive", budget=20, follow=follow, sinks=2, recent=3).select(given)
+    mass = group_mass(exact_weights(given.query, given.positions, given.key, SCALING))
+    ahead = torch.stack([mass[:, max(0, key - follow) : key + 1].amax(1) for key in range(90)], dim=1)
+    ahead[:, :2] = ahead[:, -3:] = float("inf")
+    for group in range(GROUPS):
+        # Followers tie with their leader: the nearer ones come first.
+        assert chosen(keys, group) == sorted(ahead[group].argsort(descending=True, stable=True)[:20].tolist())
+
+
+def test_a_key_looked_at_brings_the_next_ones_and_none_before() -> None:
+    mass = torch.zeros(1, 12)
+    mass[0, 2], mass[0, 4], mass[0, 11] = 0.5, 0.25, 1.0
+    expected = [0, 0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0, 0, 0, 1.0]
+    assert with_followers(mass, 3)[0].tolist() == expected
+    assert with_followers(mass, 0) is mass
 
 
 def snap_scores(given: Seen, width: int) -> Tensor:
@@ -158,7 +179,7 @@ def decoded(policy: Any, prompt: int, steps: int, seed: int) -> tuple[list[Tenso
 @pytest.mark.parametrize("interval", [1, 4, 7])
 def test_progressive_decoding_is_what_brute_force_gives(first: str, interval: int) -> None:
     budget, prompt, steps = 24, 60, 30
-    policy = policy_of("progressive", budget=budget, interval=interval, first=first, sinks=1, recent=2)
+    policy = policy_of("progressive", budget=budget, interval=interval, first=first, follow=0, sinks=1, recent=2)
     out, turn, (query, key, value) = decoded(policy, prompt, steps, seed=interval)
     sets: list[list[int]] = []
     choices = 0

@@ -6,6 +6,7 @@ from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone
 from loopserve_cli.profile import Profile
+from loopserve_cli.stats import TurnRecord
 
 
 class EngineReader:
@@ -34,12 +35,17 @@ class EngineReader:
 
     def answer(self, question: str, most: int) -> str | None:
         """The greedy answer, or None when it has no end within `most` tokens; the question is forgotten afterwards."""
+        record = self.ask(question, most)
+        return record.output_text if record.finish_reason == "stop" else None
+
+    def ask(self, question: str, most: int) -> TurnRecord:
+        """What answering the question greedily cost and gave; the question is forgotten afterwards."""
         held = len(self.engine.tokens)
         ids = self.encode(f"<|user|>{question}<|end|><|assistant|>")
         *_, done = self.engine.turn(ids, SamplingOptions(max_new_tokens=most))
         assert isinstance(done, TurnDone)
         self.engine.rewind(held)
-        return done.record.output_text if done.record.finish_reason == "stop" else None
+        return done.record
 
 
 def engine_readers(model: ModelOptions, profiles: list[Profile], turns: int) -> dict[str, EngineReader]:
