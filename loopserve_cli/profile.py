@@ -16,6 +16,9 @@ from typing import Any
 from loopserve_cli.errors import UsageError
 
 
+DEFAULT_PROFILE = "loopserve"
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What one number or word of a profile may be."""
