@@ -178,7 +178,7 @@ class Conversation:
         self.engine.feed(ids)
 
     def _segments(self, new_ids: list[int]) -> list[tuple[bool, list[int]]]:
-        """What is to be fed, and whether a turn begins with it: in one piece, or one per turn that the engine freezes."""
+        """What is to be fed, and whether a turn begins with it: one piece, or one per turn that the engine freezes."""
         held = len(self.engine.tokens)
         cuts: list[int] = []
         if self.engine.freezes:

@@ -15,7 +15,6 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 
-
 DEFAULT_PROFILE = "loopserve"
 
 

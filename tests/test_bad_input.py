@@ -618,7 +618,10 @@ def test_a_gate_that_fails_is_three(place: Path, capsys: pytest.CaptureFixture[s
     assert app.main([*words, "turns<2"]) == 3
     assert capsys.readouterr().err.splitlines()[-1] == "gate turns<2 failed: loopserve turns is 1"
     assert app.main([*words, "kl_mean>1"]) == 3
-    assert capsys.readouterr().err.splitlines()[-1] == "gate kl_mean>1 failed: loopserve kl_mean.mean is n/a (not measured)"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "gate kl_mean>1 failed: loopserve kl_mean.mean is n/a (not measured)"
+    )
     assert app.main([*words, "turns>1"]) == 0
 
 
