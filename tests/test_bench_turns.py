@@ -241,14 +241,16 @@ def test_the_floor_computes_no_attention():
 class RewindingFake(FakeVariant):
     """A variant that can take back what it answered, and notes what it was fed."""
 
-    def __init__(self, name: str, log: list[str], rewinds: bool = True) -> None:
+    def __init__(self, name: str, log: list[str], rewinds: bool = True, forgets: bool = False) -> None:
         super().__init__(name, log)
         self.rewinds = rewinds
+        self.forgets = forgets  # three tokens or fewer are lost when it rewinds to them
         self.fed: list[list[int]] = []
 
-    def rewind(self, length: int) -> None:
+    def rewind(self, length: int) -> int:
         assert self.rewinds and length <= len(self.held)
-        self.held = self.held[:length]
+        self.held = self.held[: length if length > 3 else 0] if self.forgets else self.held[:length]
+        return len(self.held)
 
     def feed(self, ids: list[int]) -> None:
         assert ids, "nothing is fed in vain"
@@ -283,6 +285,13 @@ def test_a_template_that_writes_old_turns_anew_is_rewound_to_where_it_still_agre
     [*_, last] = time_recorded([variant], talk, new_tokens=2, rounds=1, say=lambda text: None)
     assert variant.fed == [[9, 9], [9, 9]]
     assert (last.tokens_new, last.tokens_cached) == (2, 3)
+
+
+def test_what_was_lost_in_rewinding_is_fed_again():
+    variant = RewindingFake("full", [], forgets=True)
+    [*_, last] = time_recorded([variant], TALK, new_tokens=2, rounds=1, say=lambda text: None)
+    assert variant.fed == [[1, 2, 3, 7, 8]] * 2
+    assert (last.tokens_new, last.tokens_cached) == (2, 5)
 
 
 def test_recorded_turns_are_the_transcript_in_the_template():

@@ -63,11 +63,12 @@ class Generate:
 
             torch.cuda.empty_cache()
 
-    def rewind(self, length: int) -> None:
-        """Hold only the first `length` tokens; only where it `rewinds`."""
+    def rewind(self, length: int) -> int:
+        """Hold only the first `length` tokens, and return that; only where it `rewinds`."""
         assert self.rewinds
         if self._cache is not None:
             self._cache.crop(length - int(self._cache.get_seq_length()))
+        return length
 
     def feed(self, ids: list[int]) -> None:
         """Hold `ids` too, without answering."""

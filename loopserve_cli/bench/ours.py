@@ -30,9 +30,10 @@ class Loopserve:
         """Empty the store."""
         self.engine.reset()
 
-    def rewind(self, length: int) -> None:
-        """Hold only the first `length` tokens."""
+    def rewind(self, length: int) -> int:
+        """Hold only the first `length` tokens, or fewer where the engine evicted some; how many that is."""
         self.engine.rewind(length)
+        return len(self.engine.tokens)
 
     def feed(self, ids: list[int]) -> None:
         """Hold `ids` too, without answering."""

@@ -30,8 +30,8 @@ class Rewinding(Variant, Protocol):
 
     rewinds: bool
 
-    def rewind(self, length: int) -> None:
-        """Hold only the first `length` tokens."""
+    def rewind(self, length: int) -> int:
+        """Hold only the first `length` tokens, or fewer where it lost some; how many that is."""
 
     def feed(self, ids: list[int]) -> None:
         """Hold `ids`, one or more, after what is held, without answering."""
@@ -127,8 +127,7 @@ def recorded_dialogue(variant: Rewinding, turns: Sequence[RecordedTurn], new_tok
     found = []
     for turn, now in enumerate(turns, start=1):
         history = now.ids[: now.history]
-        held = common_prefix(said, history)
-        variant.rewind(held)
+        held = variant.rewind(common_prefix(said, history))
         if held < len(history):
             variant.feed(history[held:])
         found.append(variant.turn(now.ids, new_tokens).labelled(variant.name, "dialogue", number, turn))
