@@ -9,6 +9,7 @@ one that never stopped.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 import uuid
@@ -113,6 +114,12 @@ class Conversation:
         self.messages.append(Message("user", text))
         try:
             new_ids, rolled_back = self._reconcile(generation_prompt=True)
+            segments = self._segments(new_ids)
+            # The end of the last answer goes with the question; whole turns that were lost go before it.
+            if len([begins for begins, _ in segments if begins]) > 1:
+                *lost, (_, new_ids) = segments
+                for begins, part in lost:
+                    self._feed(begins, part)
             tokenize_ms = (time.perf_counter() - submitted) * 1e3
             answer: list[str] = []
             for event in self.engine.turn(new_ids, sampling, cancelled, submitted):
@@ -149,17 +156,41 @@ class Conversation:
         Nothing is fed before the first message: some templates refuse a dialogue without a user.
         """
         if self.turns:
-            new_ids, _ = self._reconcile(generation_prompt=False)
-            self.engine.feed(new_ids)
+            for begins, part in self._segments(self._reconcile(generation_prompt=False)[0]):
+                self._feed(begins, part)
 
     def prefill_progress(self) -> Iterator[PrefillProgress]:
         """As `prefill`, with progress in tokens of the whole dialogue; closed early, it keeps what was fed."""
         if not self.turns:
             return
         new_ids, _ = self._reconcile(generation_prompt=False)
+        total = len(self.engine.tokens) + len(new_ids)
+        for begins, part in self._segments(new_ids):
+            if begins:
+                self.engine.begin_segment()
+            held = len(self.engine.tokens)
+            for progress in self.engine.feed_progress(part):
+                yield PrefillProgress(held + progress.done, total)
+
+    def _feed(self, begins: bool, ids: list[int]) -> None:
+        if begins:
+            self.engine.begin_segment()
+        self.engine.feed(ids)
+
+    def _segments(self, new_ids: list[int]) -> list[tuple[bool, list[int]]]:
+        """What is to be fed, and whether a turn begins with it: one piece, or one per turn that the engine freezes."""
         held = len(self.engine.tokens)
-        for progress in self.engine.feed_progress(new_ids):
-            yield PrefillProgress(held + progress.done, held + progress.total)
+        cuts: list[int] = []
+        if self.engine.freezes:
+            asked = [place for place, message in enumerate(self.messages) if message.role == "user"]
+            for place in reversed(asked[1:]):
+                cut = len(self.template.ids(self.messages[:place], generation_prompt=False)) - held
+                if cut < 0:
+                    break
+                cuts.append(cut)
+        ends = [*reversed(cuts), len(new_ids)]
+        turns = [(True, new_ids[first:last]) for first, last in itertools.pairwise(ends)]
+        return [(False, new_ids[: ends[0]]), *turns] if ends[0] else turns
 
     def undo(self) -> str | None:
         """Take back the last exchange and forget its keys; returns its user text, or None if there was none."""
@@ -188,12 +219,11 @@ class Conversation:
 
     def _roll_back(self, full: list[int]) -> int:
         """Shorten the engine's store to its common prefix with `full`; returns how many tokens went."""
-        held = self.engine.tokens
-        common = common_prefix(held, full)
-        undone = len(held) - common
-        if undone:
+        held = len(self.engine.tokens)
+        common = common_prefix(self.engine.tokens, full)
+        if common < held:
             self.engine.rewind(common)
-        return undone
+        return held - len(self.engine.tokens)
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from loopserve_cli.config import DTYPES, QUANTS, ModelOptions, SamplingOptions
-from loopserve_cli.profile import Profile, load_profile
+from loopserve_cli.profile import DEFAULT_PROFILE, Profile, load_profile
 
 Sampling = Callable[[float], SamplingOptions]
 
@@ -78,7 +78,9 @@ def sampling_flags(
 
 
 def profile_flags(
-    profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")] = "full",
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")
+    ] = DEFAULT_PROFILE,
     settings: Settings = None,
 ) -> Profile:
     """One acceleration profile, with its settings changed."""
@@ -88,12 +90,16 @@ def profile_flags(
 def profiles_flags(
     profile: Annotated[
         list[str] | None,
-        typer.Option("--profile", "-p", help="A profile's name, or a .toml file; repeatable. [default: full]"),
+        typer.Option(
+            "--profile", "-p", help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]"
+        ),
     ] = None,
     settings: Settings = None,
 ) -> tuple[Profile, ...]:
     """Several acceleration profiles to compare, each with the same settings changed."""
-    return tuple(load_profile(name).with_overrides(settings or ()) for name in dict.fromkeys(profile or ["full"]))
+    return tuple(
+        load_profile(name).with_overrides(settings or ()) for name in dict.fromkeys(profile or [DEFAULT_PROFILE])
+    )
 
 
 def takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:

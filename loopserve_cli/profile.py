@@ -15,6 +15,8 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 
+DEFAULT_PROFILE = "loopserve"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -46,6 +48,11 @@ class Setting:
         return self.kind(value)
 
 
+# Where the full history stays: on the device, in the host's memory, or only as far as the keep policy wants it.
+TIERS = ("device", "host", "evict")
+# Keep policies that say no fixed number of keys per head, which a frozen segment needs.
+NOT_EVICTING = ("everything", "adakv")
+
 SETTINGS: dict[str, dict[str, Setting]] = {
     "prefill": {
         "alpha": Setting(float, 0.01, 1.0),
@@ -74,7 +81,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "pool_width": Setting(int, 1),
         "floor": Setting(float, 0.0, 1.0),
     },
-    "retain": {"tier": Setting(str, choices=("device",))},
+    "retain": {"tier": Setting(str, choices=TIERS)},
 }
 # Every policy with the settings it reads and what they are when a profile does not say. The shipped profiles
 # say all of them, and explain them.
@@ -151,6 +158,7 @@ class Profile:
                 section: checked if section == "retain" else PolicyOptions(str(table["policy"]), checked)
             }
             profile = replace(profile, name=changed_name(profile.name, path, value), **change)
+        _check_tier(profile)
         return profile
 
     def _section(self, section: str) -> dict[str, Any]:
@@ -266,4 +274,16 @@ def parse_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
         settings = _check_section(section, table.get(section, {}), where)
         options[section] = PolicyOptions(str(table[section]["policy"]), settings)
     retain = {"tier": "device", **_check_section("retain", table.get("retain", {}), where)}
-    return Profile(name, description, options["prefill"], options["keep"], retain)
+    profile = Profile(name, description, options["prefill"], options["keep"], retain)
+    _check_tier(profile)
+    return profile
+
+
+def _check_tier(profile: Profile) -> None:
+    """Refuse to evict by a policy that does not choose, or not evenly."""
+    if profile.retain["tier"] == "evict" and profile.keep.policy in NOT_EVICTING:
+        fitting = ", ".join(name for name in KEEP_DEFAULTS if name not in NOT_EVICTING)
+        raise UsageError(
+            f"profile {profile.name}: retain.tier evict needs a keep policy with the same number of keys in every "
+            f"head, not {profile.keep.policy}; choose one of {fitting}"
+        )

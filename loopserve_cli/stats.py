@@ -26,7 +26,8 @@ class TurnRecord:
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
     that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone.
     Of decoding: keys_read is what its last step read per head, on average over the layers, of keys_stored;
-    reselections counts choices after the first, reselect_ms the time of all of them.
+    reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
+    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
     """
 
     conversation_id: str | None = None
@@ -66,6 +67,8 @@ class TurnRecord:
     keys_stored: int | None = None
     reselections: int | None = None
     reselect_ms: float | None = None
+    graph_replays: int | None = None
+    graph_refusal: str | None = None
     kv_store_device_bytes: int | None = None
     kv_store_host_bytes: int | None = None
     working_set_bytes: int | None = None

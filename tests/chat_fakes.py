@@ -51,6 +51,7 @@ class ScriptedEngine:
     model_name = "fake"
     device = "cpu"
     dtype = "float32"
+    freezes = False
 
     def __init__(self, *answers: str, context_limit: int | None = 1000) -> None:
         self.answers = list(answers)

@@ -40,6 +40,7 @@ class FakeEngine:
     device = "cpu"
     dtype = "float32"
     context_limit = None
+    freezes = False
 
     def __init__(self, profile: Profile, fail: Callable[[str], None] = lambda text: None) -> None:
         self.profile = profile

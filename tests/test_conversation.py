@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -253,3 +254,44 @@ def test_common_prefix() -> None:
     assert common_prefix([1, 2, 3], [1, 2]) == 2
     assert common_prefix([1, 2, 3], [1, 9, 3]) == 1
     assert common_prefix([1, 2], [1, 2]) == 2
+
+
+def evicting(budget: int) -> Conversation:
+    profile = load_profile("snapkv").with_overrides([f"keep.budget={budget}", "keep.window=8", "retain.tier=evict"])
+    return Conversation(Engine(tiny.loaded("llama"), profile))
+
+
+def held_rows(talk: Conversation) -> int:
+    return talk.engine._store.length
+
+
+def test_turns_that_are_frozen_are_fed_again_turn_by_turn_after_two_were_undone() -> None:
+    straight, astray = evicting(12), evicting(12)
+    texts = ["The room of Miro is 417.", "The key of Lena is 80.", "Where is Miro?", "And Lena?"]
+    for text in texts[:2]:
+        ask(straight, text), ask(astray, text)
+    for text in ("Something else.", "And more."):
+        ask(astray, text)
+    for _ in range(3):
+        astray.undo()
+    ask(astray, texts[1])
+    assert astray.messages == [
+        replace(m, record=astray.messages[i].record) if m.record else m for i, m in enumerate(straight.messages)
+    ]
+    for text in texts[2:]:
+        ask(straight, text), ask(astray, text)
+    assert [m.content for m in astray.messages] == [m.content for m in straight.messages]
+    assert held_rows(astray) == held_rows(straight)
+
+
+def test_a_resumed_dialogue_is_frozen_turn_by_turn() -> None:
+    talk, again = evicting(12), evicting(12)
+    for text in ("The room of Miro is 417.", "The key of Lena is 80.", "Where is Miro?"):
+        ask(talk, text)
+    again.load(talk.messages)
+    again.prefill()
+    layer = again.engine._store.layers[0]
+    last = len(whole(again)) - len(again.template.ids(again.messages[:4], generation_prompt=False))
+    assert (layer.length, layer.length + layer.dropped) == (2 * 12 + last, len(whole(again)))
+    before = [(layer.length, layer.dropped)]
+    assert list(again.prefill_progress())[-1:] == [] and before == [(layer.length, layer.dropped)]

@@ -18,6 +18,7 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.decoding import DecodeTurn, accumulate
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
+from loopserve_cli.engine.store import Store
 from loopserve_cli.policies.keep import POLICIES, Keys, Seen, keep_policy
 from loopserve_cli.profile import KEEP_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.stats import TurnRecord
@@ -138,14 +139,18 @@ def test_h2o_keeps_heavy_hitters_and_recent_ones() -> None:
 def decoded(policy: Any, prompt: int, steps: int, seed: int) -> tuple[list[Tensor], DecodeTurn, tuple[Tensor, ...]]:
     """A prompt of `prompt` rows in two chunks, then `steps` tokens, one layer."""
     query, key, value = random_parts(prompt + steps, prompt + steps, seed)
-    turn = DecodeTurn(policy)
+    store = Store(1)
+    turn = DecodeTurn(policy, store)
     for first, last in ((0, prompt // 3), (prompt // 3, prompt)):
-        if turn.watches:
-            turn.observe(0, query[None, :, first:last], key[None, :, :last], SCALING)
+        keys, _ = store.update(key[None, :, first:last], value[None, :, first:last], 0)
+        turn.observe(0, query[None, :, first:last], keys, SCALING)
     out = []
     for place in range(prompt, prompt + steps):
-        end = place + 1
-        out.append(turn.attend(0, query[None, :, place:end], key[None, :, :end], value[None, :, :end], SCALING))
+        own = slice(place, place + 1)
+        turn.begin_step()
+        new = store.update(key[None, :, own], value[None, :, own], 0)
+        out.append(turn.attend(0, query[None, :, own], *new))
+        turn.end_step()
     return [part[0, :, 0] for part in out], turn, (query, key, value)
 
 

@@ -37,26 +37,57 @@ def loopserve_attention(
     """Attention of one layer; returns [1, n, H, D] as transformers expects it, and no weights.
 
     `prefill` and `decode` come from the engine through the model's keyword arguments: with `prefill` a prompt is
-    read, and `decode` may watch; without it one token is decoded. Layers with a window that bites, with soft-capped
-    scores or with learnt sinks are dense.
+    read, and `decode` may watch; without it a step is decoded, and key and value are those of its token alone.
+    Layers with a window that bites, with soft-capped scores or with learnt sinks are dense.
     """
     assert attention_mask is None, "one unpadded sequence needs no mask"
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window = sliding_window if sliding_window is not None and sliding_window < key.shape[2] else None
-    plain = window is None and softcap is None and s_aux is None
-    if plain and prefill is not None:
-        if decode is not None and decode.watches:
-            decode.observe(layer_of(module), query, key, scaling)
-        out = prefill.attend(layer_of(module), query, key, value, scaling)
-    elif plain and decode is not None:
-        out = decode.attend(layer_of(module), query, key, value, scaling)
-    elif plain:
-        out = dense_attention(query, key, value, scaling)
+    layer = layer_of(module)
+    if prefill is None and decode is not None:
+        out = _step(decode, layer, query, key, value, scaling, sliding_window, softcap, s_aux)
     else:
-        if prefill is not None:
-            prefill.count_dense(layer_of(module), query, key)
-        out = masked_attention(query, key, value, scaling, window, softcap, s_aux)
+        window = biting(sliding_window, key.shape[2])
+        plain = window is None and softcap is None and s_aux is None
+        if decode is not None:
+            decode.captures &= sliding_window is None  # whether it bites changes with the length
+            if plain and value.shape[-1] == query.shape[-1]:
+                decode.observe(layer, query, key, scaling)
+            else:
+                decode.leave(layer)
+        if not plain:
+            if prefill is not None:
+                prefill.count_dense(layer, query, key)
+            out = masked_attention(query, key, value, scaling, window, softcap, s_aux)
+        elif prefill is not None:
+            out = prefill.attend(layer, query, key, value, scaling)
+        else:
+            out = dense_attention(query, key, value, scaling)
     return out.transpose(1, 2), None
+
+
+def _step(
+    decode: DecodeTurn,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    sliding_window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """One token's attention: under the turn's policy, or over everything where the layer needs more than that."""
+    window = biting(sliding_window, decode.keys_in(layer))
+    if window is None and softcap is None and sinks is None and decode.takes_part(layer):
+        return decode.attend(layer, query, key, value)
+    decode.leave(layer)
+    keys, values = decode.everything(layer)
+    return masked_attention(query, keys, values, scaling, window, softcap, sinks)
+
+
+def biting(window: int | None, keys: int) -> int | None:
+    """The sliding window, or None where it leaves nothing out."""
+    return window if window is not None and window < keys else None
 
 
 def layer_of(module: nn.Module) -> int:

@@ -1,4 +1,8 @@
-"""One turn's decoding under a keep policy: when keys are chosen, from which queries, and what is read then."""
+"""One turn's decoding under a keep policy: when keys are chosen, from which queries, and what is read then.
+
+A step (one token) is `begin_step`, a forward pass in which every layer calls `attend`, and `end_step`. All that the
+host decides or counts happens outside of the pass, so that the pass can be captured as a CUDA graph and replayed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loopserve_cli.engine.ring import Ring
+from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.working_set import WorkingSet, mean_length
 from loopserve_cli.policies.keep import KeepPolicy, Seen
 from loopserve_cli.profiling import Spans
-from loopserve_kernels.dense import dense_attention
+from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.key_mass import key_mass
 
 ACCUMULATED_ROWS = 32
+# Tokens a working set has room for after its only choice; it grows when they are more.
+ROOM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,113 +36,181 @@ class DecodeReport:
 
 
 @dataclass(slots=True)
-class Ring:
-    """The newest `size` queries of one layer, [H, size, D], in no order; the first `count` slots are used."""
+class LayerBuffers:
+    """What one layer's decoding writes to. It outlives the turn so that addresses stay; its content does not."""
 
-    size: int
-    queries: Tensor | None = None
-    positions: Tensor | None = None
-    count: int = 0
-    next: int = 0
-
-    def push(self, query: Tensor, position: int) -> None:
-        """Add query [H, n, D] whose last row stands at `position`, over the oldest ones."""
-        rows = min(query.shape[1], self.size)
-        if self.queries is None or self.positions is None:
-            self.queries = query.new_empty(query.shape[0], self.size, query.shape[2])
-            self.positions = torch.zeros(self.size, dtype=torch.int64, device=query.device)
-        if rows == 1:
-            self.queries[:, self.next] = query[:, -1]
-            self.positions[self.next] = position
-        else:
-            slots = (self.next + torch.arange(rows, device=query.device)) % self.size
-            self.queries[:, slots] = query[:, -rows:]
-            self.positions[slots] = torch.arange(position - rows + 1, position + 1, device=query.device)
-        self.next = (self.next + rows) % self.size
-        self.count = min(self.size, self.count + rows)
+    ring: Ring
+    working: WorkingSet = field(default_factory=WorkingSet)
 
 
 @dataclass(slots=True)
 class _Layer:
-    """The state of one layer: its ring, its working set (None reads everything), and tokens since the last choice."""
+    """One layer in this turn; without a choice it reads everything."""
 
-    ring: Ring
-    working: WorkingSet = field(default_factory=WorkingSet)
-    chosen: bool = False  # the working set is what is read
-    due_in: int = 0
-    choices: int = 0
-    keys: int = 0  # stored when last asked
+    buffers: LayerBuffers
+    scaling: float
+    chosen: bool = False
     accumulated: Tensor | None = None
 
 
 class DecodeTurn:
-    """The decoding of one turn. Nothing of it outlives the turn: the store alone remembers."""
+    """The decoding of one turn. Nothing that it knows outlives the turn: the store alone remembers."""
 
-    def __init__(self, policy: KeepPolicy) -> None:
-        """Nothing seen yet."""
+    def __init__(self, policy: KeepPolicy, store: Store, buffers: dict[int, LayerBuffers] | None = None) -> None:
+        """Nothing seen yet; `buffers` are those of earlier turns under the same policy, by layer."""
         self.policy = policy
+        self.store = store
+        self._buffers = {} if buffers is None else buffers
+        for held in self._buffers.values():
+            held.ring.clear()
         self._layers: dict[int, _Layer] = {}
         self._choosing = Spans()
+        self.captures = True  # whether a step's pass may be captured
+        self._due_in = 0
+        self._choices = 0
+        self._keys = 0  # stored when last asked
 
     @property
     def watches(self) -> bool:
         """Whether prefill must show its queries."""
         return self.policy.window > 0 or self.policy.accumulates
 
+    @property
+    def judges(self) -> bool:
+        """Whether there is something to judge keys by, in every layer that takes part."""
+        policy, layers = self.policy, self._layers.values()
+        seen = all(s.buffers.ring.count for s in layers) if policy.window else True
+        summed = all(s.accumulated is not None for s in layers) if policy.accumulates else True
+        return bool(layers) and seen and summed
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What a step's pass has baked in when it is captured: another state needs another capture."""
+        reads = [(number, s.buffers.working.moves if s.chosen else None) for number, s in self._layers.items()]
+        return (*reads, *(layer.capacity for layer in self.store.layers))
+
+    @property
+    def resident(self) -> bool:
+        """Whether a step reads nothing that must first be brought to the device."""
+        return all(
+            layer.resident or (number in self._layers and self._layers[number].chosen)
+            for number, layer in enumerate(self.store.layers)
+        )
+
     def observe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
         """Note what prefill saw in one layer and chunk: query [1, H, n, D], key [1, G, N, D]."""
-        state = self._state(layer)
+        state = self._layer(layer, scaling)
         if self.policy.window:
-            state.ring.push(query[0], key.shape[2] - 1)
+            state.buffers.ring.push(query[0], key.shape[2] - 1)
         if self.policy.accumulates:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one new token: query [1, H, 1, D], key and value [1, G, N, D], itself last; [1, H, 1, D]."""
-        state = self._state(layer)
-        state.keys = key.shape[2]
-        if state.due_in == 0:
-            self._choose(state, key[0, :, :-1], value[0, :, :-1], scaling)
-        state.due_in -= 1
-        if self.policy.window:
-            state.ring.push(query[0], key.shape[2] - 1)
-        if not state.chosen:
-            return dense_attention(query, key, value, scaling)
-        state.working.append(key[0, :, -1], value[0, :, -1])
-        return state.working.attend(query[0, :, 0], scaling)[None, :, None]
+    def begin_step(self) -> None:
+        """Choose keys where that is due, and make room for one token."""
+        if self._due_in == 0:
+            self._choose()
+        self._due_in -= 1
+        for state in self._layers.values():
+            if state.chosen:
+                state.buffers.working.make_room()
+        rings = [state.buffers.ring for state in self._layers.values()]
+        self.store.begin_step(rings[0].next if rings else 0)
 
-    def _choose(self, state: _Layer, key: Tensor, value: Tensor, scaling: float) -> None:
-        """Ask the policy, unless the first interval reads everything; key and value [G, N, D] before this token."""
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of the step's token: query [1, H, 1, D], its own key and value [1, G, 1, D]; [1, H, 1, D]."""
+        state = self._layers[layer]
+        place = self.store.cursor.places[layer]
+        row = query[0, :, 0]
+        if self.policy.window:
+            state.buffers.ring.write(row, place.slot, place.position)
+        if state.chosen:
+            state.buffers.working.append(key[0, :, 0], value[0, :, 0])
+            out = state.buffers.working.attend(row, state.scaling)
+        else:
+            keys, values = self.store.layers[layer].buffers()
+            out = decode_attention(row, keys[0], values[0], place.lengths, state.scaling)
+        return out[None, :, None]
+
+    def keys_in(self, layer: int) -> int:
+        """Keys of a layer within a step, its token among them."""
+        return self.store.layers[layer].length + 1
+
+    def everything(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer within a step, [1, G, N, D], the step's token the last."""
+        return self.store.layers[layer].everything(self.keys_in(layer))
+
+    def takes_part(self, layer: int) -> bool:
+        """Whether prefill saw the layer's plain attention."""
+        return layer in self._layers
+
+    def leave(self, layer: int) -> None:
+        """From now on the layer needs more than plain attention: it reads everything, and cannot be captured."""
+        self.captures = False
+        self._layers.pop(layer, None)
+
+    def end_step(self) -> None:
+        """Count the token that the pass has written."""
+        for state in self._layers.values():
+            if self.policy.window:
+                state.buffers.ring.advance()
+            if state.chosen:
+                state.buffers.working.advance()
+        self.store.end_step()
+        self._keys = self.store.length
+
+    def _choose(self) -> None:
+        """Ask the policy for every layer, unless the first interval reads everything."""
         interval = self.policy.interval
-        state.due_in = -1 if interval is None else interval
-        first = state.choices == 0
-        state.choices += 1
+        self._due_in = -1 if interval is None else interval
+        first = self._choices == 0
+        self._choices += 1
         if first and self.policy.first_full:
             return
-        with self._choosing.span(key.device):
-            ring = state.ring
-            queries = key.new_empty(0, 0, key.shape[2]) if ring.queries is None else ring.queries[:, : ring.count]
-            positions = torch.empty(0) if ring.positions is None else ring.positions[: ring.count]
-            keys = self.policy.select(Seen(queries, positions, key, scaling, state.accumulated))
-            state.chosen = keys is not None
-            if keys is not None:
-                state.working.fill(keys, key, value, room=interval or 256)
+        for number, state in self._layers.items():
+            held = self.store.layers[number]
+            with self._choosing.span(held.device):
+                key, value = (part[0] for part in held.everything(held.length))
+                keys = self.policy.select(self.seen(number, key))
+                state.chosen = keys is not None
+                if keys is not None:
+                    state.buffers.working.fill(keys, key, value, room=interval or ROOM)
+
+    def seen(self, layer: int, key: Tensor) -> Seen:
+        """What the policy may judge one layer's keys [G, N, D] by."""
+        state = self._layers[layer]
+        if self.policy.window:
+            queries, positions = state.buffers.ring.newest()
+        else:
+            queries, positions = key.new_empty(0, 0, key.shape[2]), torch.empty(0)
+        return Seen(queries, positions, key, state.scaling, state.accumulated)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that take part, by number."""
+        return list(self._layers)
+
+    def rewind(self) -> None:
+        """Forget what was seen of tokens that the store forgot."""
+        for number, state in self._layers.items():
+            state.buffers.ring.rewind(self.store.layers[number].length)
+            state.accumulated = None
 
     def report(self, stored: int) -> DecodeReport:
         """The turn's figures; waits for the devices. Where nothing was decoded all `stored` keys count as read."""
-        states = list(self._layers.values())
-        read = [mean_length(s.working) if s.chosen else float(s.keys) for s in states]
+        states = [state for state in self._layers.values() if self._keys]
+        read = [mean_length(s.buffers.working) if s.chosen else float(self._keys) for s in states]
         return DecodeReport(
-            keys_read=round(sum(read) / len(read)) if any(read) else stored,
-            reselections=max((s.choices - 1 for s in states if s.choices), default=0),
+            keys_read=round(sum(read) / len(read)) if read else stored,
+            reselections=max(self._choices - 1, 0),
             reselect_ms=self._choosing.ms(),
-            working_set_bytes=sum(s.working.bytes for s in states),
+            working_set_bytes=sum(s.buffers.working.bytes for s in self._layers.values() if s.chosen),
         )
 
-    def _state(self, layer: int) -> _Layer:
+    def _layer(self, layer: int, scaling: float) -> _Layer:
         if layer not in self._layers:
-            self._layers[layer] = _Layer(Ring(self.policy.window))
+            buffers = self._buffers.setdefault(layer, LayerBuffers(Ring(self.policy.window)))
+            self._layers[layer] = _Layer(buffers, scaling)
         return self._layers[layer]
 
 

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.chunks import choosing_chunk, chunks
-from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.evict import Eviction
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.sampling import Sampler, TextStream
+from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
+from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.engine.times import times
 from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
 from loopserve_cli.policies.keep import keep_policy
@@ -41,16 +44,16 @@ class Engine:
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
         self.quant = loaded.quant
-        self.set_profile(profile)
         self.tokens: list[int] = []
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
-        self._store = Store(loaded.layers)
+        self._layers = loaded.layers
         # More than one when the model is spread.
         parameters = loaded.model.parameters()
         self._gpus = tuple(dict.fromkeys(p.device for p in parameters if p.device.type == "cuda"))
         self._meter = Meter(self._gpus)
         self._versions = versions()
+        self._use(profile, empty_store(profile.retain["tier"], loaded.layers))
 
     @property
     def device(self) -> str:
@@ -74,24 +77,61 @@ class Engine:
         return self._store.device_bytes + self._store.host_bytes
 
     def set_profile(self, profile: Profile) -> None:
-        """Use another profile from the next turn on; the store stays."""
+        """Use another profile from the next turn on. The store stays; what one that evicts lacks is fed again."""
+        if profile == self.profile:
+            return
+        old, new = self.profile.retain["tier"], profile.retain["tier"]
+        store = self._store
+        if "evict" in (old, new):
+            self.reset()
+        if old != new:
+            store = carried(self._store, empty_store(new, self._layers))
+        self._use(profile, store)
+
+    def _use(self, profile: Profile, store: Store) -> None:
+        """Begin with a profile and a store; captured steps and working sets belong to both."""
         self.profile = profile
         self.policy = prefill_policy(profile.prefill)
         self.keep = keep_policy(profile.keep)
+        self._store = store
+        self._eviction = Eviction(store) if profile.retain["tier"] == "evict" else None
+        self._buffers: dict[int, LayerBuffers] = {}
+        # A model on several GPUs moves data between them, which is not captured.
+        capture = CudaCapture if len(self._gpus) == 1 else None
+        self._stepper = Stepper(self.model, store, self._torch_device, capture)
+        self._decode = DecodeTurn(self.keep, store, self._buffers)
+
+    @property
+    def freezes(self) -> bool:
+        """Whether what a turn has said is compressed for good when the next begins (tier evict)."""
+        return self._eviction is not None
+
+    @torch.inference_mode()
+    def begin_segment(self) -> None:
+        """What is fed from now on is a turn of its own, for a tier that evicts turn by turn."""
+        if self._eviction is not None:
+            self._eviction.freeze(self._decode, len(self.tokens))
+        self._decode = DecodeTurn(self.keep, self._store, self._buffers)
 
     def new_prefill(self) -> PrefillTurn:
         """What the next turn's prefill goes through."""
         return PrefillTurn(self.policy)
 
+    @torch.inference_mode()
     def rewind(self, length: int) -> None:
-        """Return to the state after `length` tokens, exactly."""
+        """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""
         assert 0 <= length <= len(self.tokens)
-        self._store.rewind(length)
+        if self._eviction is None:
+            self._store.rewind(length)
+        elif length < len(self.tokens):
+            length = self._eviction.rewind(length)
+            self._decode.rewind()
         del self.tokens[length:]
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
         self._store.reset()
+        self._use(self.profile, self._store)
         self.tokens.clear()
         empty_cache(self._torch_device)
 
@@ -106,7 +146,7 @@ class Engine:
         self._store.reserve(len(self.tokens) + len(ids))
         prefill = self.new_prefill()
         for chunk, done in self._chunks(ids):
-            self._prefill(prefill, chunk, last=done == len(ids))
+            self._prefill(prefill, chunk, last=done == len(ids), decode=self._decode if self.freezes else None)
             yield PrefillProgress(done, len(ids))
 
     def turn(
@@ -126,12 +166,14 @@ class Engine:
         assert ids, "a turn needs at least one new token"
         self._check_context(len(ids) + 1)
         watch = Stopwatch(self._gpus, submitted)
+        self._stepper.replays = 0
         cached = len(self.tokens)
         self._meter.reset_peak()
         sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
         self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
 
-        prefill, decode = self.new_prefill(), DecodeTurn(self.keep)
+        self.begin_segment()
+        prefill, decode = self.new_prefill(), self._decode
         prefill_began = watch.ms()
         logits = None
         for chunk, done in self._chunks(ids):
@@ -161,7 +203,8 @@ class Engine:
                 yield Token(token, text + (stream.flush() if finish else ""))
             if finish is None and not cancelled():
                 with self._whole_or_nothing():
-                    logits = self._forward([token], decode=decode)
+                    logits = self._stepper.step(token, len(self.tokens), decode)
+                    self.tokens.append(token)
         stream.flush()
 
         e2e_ms = stamps[-1] if stamps else watch.ms()
@@ -179,6 +222,8 @@ class Engine:
             output_text=stream.text,
             finish_reason=finish,
             alpha=self.policy.alpha,
+            graph_replays=self._stepper.replays,
+            graph_refusal=self._stepper.refusal,
         )
         yield TurnDone(record)
 
@@ -245,7 +290,7 @@ class Engine:
         return logits
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], prefill: PrefillTurn | None = None, decode: DecodeTurn | None = None) -> Tensor:
+    def _forward(self, ids: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
         """Run the model over new ids at their positions; logits of the last, [1, V]."""
         first = len(self.tokens)
         device = self._torch_device

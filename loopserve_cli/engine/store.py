@@ -1,24 +1,30 @@
 """The full keys and values of a dialogue: buffers that grow, and never forget.
 
-One layer answers one protocol: update, length, bytes, rewind, reset. Appending writes into room that is
-already there; when there is none the buffer grows by half, so a token costs amortised constant time
-(transformers' own dynamic cache copies everything for every token).
+One layer answers one protocol, whichever tier keeps it: update, write, everything, bytes, rewind, reset.
+Appending writes into room that is already there; when there is none the buffer grows by half, so a token
+costs amortised constant time (transformers' own dynamic cache copies everything for every token).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from loopserve_cli.engine.cursor import Cursor
+
 GROWTH = 1.5
 ROUND = 256
 
 
 class StoreLayer(CacheLayerMixin):
-    """Keys and values of one layer in buffers [1, G, capacity, D]; the first `length` rows are valid."""
+    """Keys and values of one layer in buffers [1, G, capacity, D]; the first `length` rows are valid.
+
+    `dropped` counts tokens that were read and are held no more (tier evict): length + dropped tokens are known.
+    """
 
     is_sliding = False
 
@@ -28,6 +34,7 @@ class StoreLayer(CacheLayerMixin):
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
         self.length = 0
+        self.dropped = 0
         self.wanted = 0
 
     @property
@@ -36,11 +43,30 @@ class StoreLayer(CacheLayerMixin):
         return 0 if self.keys is None or self.values is None else min(self.keys.shape[2], self.values.shape[2])
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """Every buffer this layer has allocated, wherever it lies."""
+        return [part for part in (self.keys, self.values) if part is not None]
+
+    @property
     def bytes(self) -> int:
         """Bytes allocated for keys and values."""
-        if self.keys is None or self.values is None:
-            return 0
-        return self.keys.nbytes + self.values.nbytes
+        return sum(part.nbytes for part in self.tensors)
+
+    @property
+    def groups(self) -> int:
+        """Key-value heads."""
+        assert self.keys is not None
+        return self.keys.shape[1]
+
+    @property
+    def next_row(self) -> int:
+        """Where `write` must put the next token."""
+        return self.length
+
+    @property
+    def resident(self) -> bool:
+        """Whether all of it lies on the device, at addresses that only growth changes."""
+        return True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate empty buffers of the states' shape, dtype and device."""
@@ -55,12 +81,36 @@ class StoreLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         end = self.length + key_states.shape[2]
-        if end > self.capacity:
-            self._grow(max(end, self.wanted, int(self.capacity * GROWTH)))
+        self.make_room(end)
         self.keys[:, :, self.length : end].copy_(key_states)
         self.values[:, :, self.length : end].copy_(value_states)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.everything(end)
+
+    def write(self, key_states: Tensor, value_states: Tensor, row: Tensor) -> None:
+        """Put one token's [1, G, 1, D] at `row`, int64 [1] on the device; the host counts it with `advance`."""
+        assert self.keys is not None and self.values is not None
+        self.keys.index_copy_(2, row, key_states)
+        self.values.index_copy_(2, row, value_states)
+
+    def advance(self) -> None:
+        """Count the token that was written."""
+        self.length += 1
+
+    def everything(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The first `rows` keys and values, [1, G, rows, D], on the device."""
+        assert self.keys is not None and self.values is not None
+        return self.keys[:, :, :rows], self.values[:, :, :rows]
+
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values [1, G, C, D] on the device, a step's own token in them; what follows it may be anything."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
+    def make_room(self, rows: int) -> None:
+        """Buffers of at least `rows`."""
+        if rows > self.capacity:
+            self._grow(max(rows, self.wanted, int(self.capacity * GROWTH)))
 
     def _grow(self, rows: int) -> None:
         """Move the valid rows into buffers of at least `rows`, keys before values to bound the peak."""
@@ -71,20 +121,30 @@ class StoreLayer(CacheLayerMixin):
             new[:, :, : self.length].copy_(old[:, :, : self.length])
             setattr(self, name, new)
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` rows; their room stays."""
-        assert length >= 0
-        self.length = min(self.length, length)
+    def keep_rows(self, start: int, index: Tensor) -> None:
+        """Of the rows from `start` on hold only those of index [G, K], ascending and counted from `start`."""
+        assert self.keys is not None and self.values is not None
+        kept = index.shape[1]
+        for buffer in (self.keys, self.values):
+            place = (index.long() + start)[None, :, :, None].expand(1, -1, -1, buffer.shape[3])
+            buffer[:, :, start : start + kept] = buffer.gather(2, place)
+        self.dropped += self.length - start - kept
+        self.length = start + kept
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` tokens; their room stays."""
+        assert tokens >= 0
+        self.length = max(0, min(self.length, tokens - self.dropped))
 
     def reset(self) -> None:
         """Forget everything and give the memory back."""
         self.keys = self.values = None
         self.is_initialized = False
-        self.length = self.wanted = 0
+        self.length = self.wanted = self.dropped = 0
 
     def get_seq_length(self) -> int:
-        """How many tokens are stored."""
-        return self.length
+        """How many tokens came before, held or not."""
+        return self.length + self.dropped
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys that `query_length` new rows will see."""
@@ -100,41 +160,80 @@ class StoreLayer(CacheLayerMixin):
 
 
 class Store(Cache):
-    """The layers of one dialogue, as the cache that transformers hands to its models."""
+    """The layers of one dialogue, as the cache that transformers hands to its models.
 
-    def __init__(self, layers: int) -> None:
-        """An empty store for a model of that many layers."""
-        super().__init__(layers=[StoreLayer() for _ in range(layers)])
+    A prefill appends with `update` and gets everything back. A decode step stands between `begin_step` and
+    `end_step`: `update` then writes the token where the cursor says, on the device, and gives back the token alone.
+    """
+
+    def __init__(self, layers: int | Sequence[StoreLayer]) -> None:
+        """An empty store of so many layers on the device, or of the given ones."""
+        super().__init__(layers=[StoreLayer() for _ in range(layers)] if isinstance(layers, int) else list(layers))
+        self.cursor = Cursor()
+        self.stepping = False
 
     @property
     def length(self) -> int:
-        """Tokens that every layer holds."""
+        """Keys that every layer holds."""
         return min(layer.length for layer in self.layers)
 
     @property
     def device_bytes(self) -> int:
         """Bytes of keys and values on accelerators."""
-        return sum(layer.bytes for layer in self.layers if layer.is_initialized and layer.device.type != "cpu")
+        return sum(part.nbytes for part in self._tensors() if part.device.type != "cpu")
 
     @property
     def host_bytes(self) -> int:
         """Bytes of keys and values in the host's memory."""
-        return sum(layer.bytes for layer in self.layers if layer.is_initialized and layer.device.type == "cpu")
+        return sum(part.nbytes for part in self._tensors() if part.device.type == "cpu")
+
+    def _tensors(self) -> list[Tensor]:
+        return [part for layer in self.layers for part in layer.tensors]
 
     def reserve(self, length: int) -> None:
         """Announce that `length` tokens will come, so that buffers grow once instead of several times."""
         for layer in self.layers:
-            layer.wanted = length
+            layer.wanted = length - layer.dropped
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens, in every layer."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """As the layer's `update`; within a step, write one token and return it as it came."""
+        layer = self.layers[layer_idx]
+        if not self.stepping:
+            return layer.update(key_states, value_states)
+        layer.write(key_states, value_states, self.cursor.places[layer_idx].row)
+        return key_states, value_states
+
+    def begin_step(self, slot: int = 0) -> None:
+        """Make room for a token and tell the devices where it goes; `slot` is its place in rings of queries."""
         for layer in self.layers:
-            layer.rewind(length)
+            layer.make_room(layer.length + 1)
+        self.cursor.set(self.layers, slot)
+        self.stepping = True
+
+    def end_step(self) -> None:
+        """Count the token that every layer has written."""
+        for layer in self.layers:
+            layer.advance()
+        self.stepping = False
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` tokens, in every layer, and a step that did not end."""
+        self.stepping = False
+        for layer in self.layers:
+            layer.rewind(tokens)
+
+    def reset(self) -> None:
+        """Forget everything and give the memory back."""
+        self.stepping = False
+        self.cursor = Cursor()
+        super().reset()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Transformers' name for rewinding: a negative count of tokens to take off the end."""
         assert tokens_to_remove <= 0
-        self.rewind(self.length + tokens_to_remove)
+        self.rewind(self.get_seq_length() + tokens_to_remove)
 
 
 def empty_cache(device: torch.device) -> None:

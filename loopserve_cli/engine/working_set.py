@@ -16,7 +16,9 @@ ROUND = 64
 class WorkingSet:
     """Keys and values [G, C, D] whose first `lengths[g]` rows are valid: chosen ones ascending, then new ones.
 
-    Keys are copied as they were stored, rotated once for good by their position in the dialogue.
+    Keys are copied as they were stored, rotated once for good by their position in the dialogue. The buffers stay
+    where they are until they must grow, so that a captured step can write and read them; `moves` counts how often
+    they did not.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class WorkingSet:
         self.lengths: Tensor | None = None  # [G] int32, on the device
         self.longest = 0  # the largest of the lengths, on the host
         self.even = True  # all lengths are equal
+        self.moves = 0
 
     @property
     def bytes(self) -> int:
@@ -36,25 +39,27 @@ class WorkingSet:
         """Hold the chosen rows of key and value [G, N, D], with room for `room` more."""
         width = chosen.index.shape[1]
         self._reserve(key, value, width + room)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None and self.values is not None and self.lengths is not None
         gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values)
-        self.lengths = chosen.count.clone()
+        self.lengths.copy_(chosen.count)
         self.longest = width
         self.even = chosen.even
 
-    def append(self, key: Tensor, value: Tensor) -> None:
-        """Add one token: key and value [G, D]."""
-        assert self.keys is not None and self.values is not None and self.lengths is not None
-        if self.longest == self.keys.shape[1]:
+    def make_room(self) -> None:
+        """See that one more token fits."""
+        if self.keys is not None and self.longest == self.keys.shape[1]:
             self._grow(int(self.longest * GROWTH) + 1)
-        if self.even:
-            self.keys[:, self.longest] = key
-            self.values[:, self.longest] = value
-        else:
-            place = self.lengths.long()[:, None, None].expand(-1, 1, key.shape[1])
-            self.keys.scatter_(1, place, key[:, None])
-            self.values.scatter_(1, place, value[:, None])
+
+    def append(self, key: Tensor, value: Tensor) -> None:
+        """Write one token, key and value [G, D], where there is room; the host counts it with `advance`."""
+        assert self.keys is not None and self.values is not None and self.lengths is not None
+        place = self.lengths.long()[:, None, None].expand(-1, 1, key.shape[1])
+        self.keys.scatter_(1, place, key[:, None])
+        self.values.scatter_(1, place, value[:, None])
         self.lengths += 1
+
+    def advance(self) -> None:
+        """Count the token that was written."""
         self.longest += 1
 
     def attend(self, query: Tensor, scaling: float) -> Tensor:
@@ -68,14 +73,17 @@ class WorkingSet:
             rows = -(-rows // ROUND) * ROUND
             self.keys = key.new_empty(key.shape[0], rows, key.shape[2])
             self.values = value.new_empty(value.shape[0], rows, value.shape[2])
+            self.lengths = torch.zeros(key.shape[0], dtype=torch.int32, device=key.device)
+            self.moves += 1
 
     def _grow(self, rows: int) -> None:
         """Larger buffers with the same content."""
-        assert self.keys is not None and self.values is not None
-        old_keys, old_values, held = self.keys, self.values, self.longest
+        assert self.keys is not None and self.values is not None and self.lengths is not None
+        old_keys, old_values, held, lengths = self.keys, self.values, self.longest, self.lengths
         self._reserve(old_keys, old_values, rows)
         assert self.keys is not old_keys
         self.keys[:, :held], self.values[:, :held] = old_keys[:, :held], old_values[:, :held]
+        self.lengths.copy_(lengths)
 
 
 def mean_length(one: WorkingSet) -> float:

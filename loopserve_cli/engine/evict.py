@@ -1,0 +1,66 @@
+"""Tier evict: what a turn's keys are judged not worth keeping is gone for good.
+
+When the next turn begins, the segment of the turn before is compressed to the profile's budget, once, and frozen:
+compressing what was compressed before loses the early turns (FlowKV, arXiv 2505.15347). So a dialogue of T turns
+holds at most T times the budget in every head, and the newest turn whole. Follow-up questions may ask for what is
+gone (SCBench, arXiv 2412.10319), which is why nobody gets this tier without asking for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The store as a segment begins: tokens read so far, and every layer's rows and dropped tokens."""
+
+    tokens: int
+    layers: tuple[tuple[int, int], ...]
+
+
+class Eviction:
+    """The frozen segments of a dialogue, and the open one."""
+
+    def __init__(self, store: Store) -> None:
+        """Nothing is frozen."""
+        self._store = store
+        self._starts = [self._now(0)]
+
+    def freeze(self, seen: DecodeTurn, tokens: int) -> None:
+        """Compress the open segment by what `seen` noted of it, and open one that begins after `tokens`.
+
+        A segment of which nothing was noted, since all of that was undone, stays open and becomes part of the next.
+        """
+        start = self._starts[-1]
+        if tokens == start.tokens or not seen.judges:
+            return
+        for number in seen.layers:
+            layer, first = self._store.layers[number], start.layers[number][0]
+            key = layer.everything(layer.length)[0][0][:, first:]
+            noted = seen.seen(number, key)
+            accumulated = None if noted.accumulated is None else noted.accumulated[:, first:]
+            keys = seen.policy.select(replace(noted, positions=noted.positions - first, accumulated=accumulated))
+            if keys is not None:
+                assert keys.even, "a frozen segment has the same number of keys in every head"
+                layer.keep_rows(first, keys.index)
+        self._starts.append(self._now(tokens))
+
+    def rewind(self, tokens: int) -> int:
+        """Return the store to `tokens`, or to where their frozen segment began: before that much it is exact."""
+        frozen = tokens < self._starts[-1].tokens
+        while tokens < self._starts[-1].tokens:
+            self._starts.pop()
+        start = self._starts[-1]
+        if not frozen:
+            self._store.rewind(tokens)
+            return tokens
+        for layer, held in zip(self._store.layers, start.layers, strict=True):
+            layer.length, layer.dropped = held
+        return start.tokens
+
+    def _now(self, tokens: int) -> Start:
+        return Start(tokens, tuple((layer.length, layer.dropped) for layer in self._store.layers))

@@ -1,0 +1,263 @@
+"""Tier host: keys and values stay in the host's memory, and come to the device layer by layer.
+
+    host      [1, G, capacity, D] per layer, pinned where there is a GPU; the first `flushed` rows are there
+    tail      [1, G, TAIL, D] per layer on the device, the newest tokens, which decode steps write
+    staging   two layers' keys and values on the device, shared: one is read while the next one's are copied
+
+Device bytes are therefore 2 layers' keys and values and L tails, however many layers L there are:
+
+    item size x (key size + value size) x G x (2 x capacity + L x TAIL)
+
+Copies run on a stream of their own. On a machine without a GPU the same code runs in plain memory, one copy after
+the other, and all of it is counted as host memory, where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loopserve_cli.engine.store import GROWTH, ROUND, StoreLayer
+
+TAIL = 64
+
+
+class Slot:
+    """Room on the device for one layer's keys and values; `layer` and `rows` say whose are in it."""
+
+    def __init__(self) -> None:
+        """Nothing is allocated until the first layer comes."""
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+        self.layer: int | None = None
+        self.rows = 0
+        self.ready: torch.cuda.Event | None = None
+
+    def fits(self, layer: HostLayer) -> bool:
+        """Whether the buffers have the shape of the layer's, which may have grown, and lie on its device."""
+        if self.keys is None or layer.keys is None:
+            return False
+        return (self.keys.shape, self.keys.device) == (layer.keys.shape, layer.device)
+
+
+class Staging:
+    """Two slots, and the stream that fills them."""
+
+    def __init__(self) -> None:
+        """Empty slots."""
+        self.slots = (Slot(), Slot())
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every buffer that is allocated."""
+        return [part for slot in self.slots for part in (slot.keys, slot.values) if part is not None]
+
+    def copying(self, device: torch.device) -> AbstractContextManager[Any]:
+        """What is copied inside runs beside the computation, after all that was asked of it so far."""
+        if device.type != "cuda":
+            return nullcontext()
+        stream = self._streams.setdefault(device, torch.cuda.Stream(device))
+        stream.wait_stream(torch.cuda.current_stream(device))
+        return torch.cuda.stream(stream)
+
+    def settle(self, device: torch.device) -> None:
+        """Wait until the host's memory holds what was copied there."""
+        if device in self._streams:
+            self._streams[device].synchronize()
+
+    def fetch(self, layer: HostLayer) -> Slot:
+        """Begin to bring a layer's host rows to the device, unless they are there or on their way."""
+        slot = self.slots[layer.number % 2]
+        if slot.fits(layer) and (slot.layer, slot.rows) == (layer.number, layer.flushed):
+            return slot
+        assert layer.keys is not None and layer.values is not None
+        if not slot.fits(layer):
+            self.settle(layer.device)
+            slot.keys = slot.values = None  # first the old ones go
+            slot.keys = torch.empty_like(layer.keys, device=layer.device, pin_memory=False)
+            slot.values = torch.empty_like(layer.values, device=layer.device, pin_memory=False)
+        keys, values = slot.keys, slot.values
+        assert keys is not None and values is not None
+        rows = layer.flushed
+        with self.copying(layer.device):
+            _copy_rows(keys[:, :, :rows], layer.keys[:, :, :rows])
+            _copy_rows(values[:, :, :rows], layer.values[:, :, :rows])
+            slot.ready = torch.cuda.current_stream().record_event() if layer.device.type == "cuda" else None
+        slot.layer, slot.rows = layer.number, rows
+        return slot
+
+    def take(self, layer: HostLayer) -> tuple[Tensor, Tensor]:
+        """A layer's buffers on the device, once its host rows have come into them; they are the caller's to fill."""
+        slot = self.fetch(layer)
+        if slot.ready is not None:
+            torch.cuda.current_stream(layer.device).wait_event(slot.ready)
+        slot.layer = None
+        assert slot.keys is not None and slot.values is not None
+        return slot.keys, slot.values
+
+    def forget(self) -> None:
+        """What the slots hold is of no use any more."""
+        for slot in self.slots:
+            slot.layer = None
+
+    def reset(self) -> None:
+        """Give the memory back."""
+        for slot in self.slots:
+            slot.keys = slot.values = slot.layer = None
+
+
+class HostLayer(StoreLayer):
+    """A layer of which the host holds all but the newest tokens; `keys` and `values` are the host's buffers."""
+
+    def __init__(self, number: int, staging: Staging, siblings: Sequence[HostLayer]) -> None:
+        """Layer `number` of `siblings`, which share the staging."""
+        super().__init__()
+        self.number = number
+        self.staging = staging
+        self.siblings = siblings
+        self.flushed = 0
+        self.tail_keys: Tensor | None = None
+        self.tail_values: Tensor | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The host's buffers and the tail; the staging counts with the first layer."""
+        own = [part for part in (self.keys, self.values, self.tail_keys, self.tail_values) if part is not None]
+        return own + self.staging.tensors if self.number == 0 else own
+
+    @property
+    def next_row(self) -> int:
+        """Where in the tail the next token goes."""
+        return self.length - self.flushed
+
+    @property
+    def resident(self) -> bool:
+        """Only the tail is on the device."""
+        return False
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Empty host buffers, and the tail."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        pinned = self.device.type == "cuda"
+        self.keys, self.values = (_host_buffer(part, 0, pinned) for part in (key_states, value_states))
+        self.tail_keys, self.tail_values = (
+            part.new_empty((*part.shape[:2], TAIL, part.shape[3])) for part in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append [1, G, n, D]; everything stored, [1, G, length, D], in the staging, while the next layer's comes."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        self._flush()
+        first, end = self.length, self.length + key_states.shape[2]
+        if end > self.capacity:
+            self._grow(max(end, self.wanted, int(self.capacity * GROWTH)))
+        keys, values = self.staging.take(self)
+        keys[:, :, first:end].copy_(key_states)
+        values[:, :, first:end].copy_(value_states)
+        with self.staging.copying(self.device):
+            _copy_rows(self.keys[:, :, first:end], keys[:, :, first:end])
+            _copy_rows(self.values[:, :, first:end], values[:, :, first:end])
+        self.length = self.flushed = end
+        self._announce()
+        return keys[:, :, :end], values[:, :, :end]
+
+    def write(self, key_states: Tensor, value_states: Tensor, row: Tensor) -> None:
+        """Put one token's [1, G, 1, D] into the tail."""
+        assert self.tail_keys is not None and self.tail_values is not None
+        self.tail_keys.index_copy_(2, row, key_states)
+        self.tail_values.index_copy_(2, row, value_states)
+
+    def everything(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The first `rows` keys and values, [1, G, rows, D], in the staging, while the next layer's come."""
+        keys, values = self.buffers()
+        return keys[:, :, :rows], values[:, :, :rows]
+
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """The staging, the host's rows and the whole tail in it."""
+        assert self.tail_keys is not None and self.tail_values is not None
+        keys, values = self.staging.take(self)
+        end = min(self.flushed + TAIL, keys.shape[2])
+        keys[:, :, self.flushed : end].copy_(self.tail_keys[:, :, : end - self.flushed])
+        values[:, :, self.flushed : end].copy_(self.tail_values[:, :, : end - self.flushed])
+        self._announce()
+        return keys, values
+
+    def make_room(self, rows: int) -> None:
+        """A tail with a free row, and host buffers that can take it."""
+        if self.next_row == TAIL:
+            self._flush()
+        super().make_room(rows)
+
+    def _announce(self) -> None:
+        """Begin to bring the next layer, which is asked for next."""
+        if self.number + 1 < len(self.siblings):
+            following = self.siblings[self.number + 1]
+            if following.flushed:
+                self.staging.fetch(following)
+
+    def _flush(self) -> None:
+        """Move the tail to the host."""
+        count = self.length - self.flushed
+        if not count:
+            return
+        super().make_room(self.length)
+        assert self.keys is not None and self.values is not None
+        assert self.tail_keys is not None and self.tail_values is not None
+        with self.staging.copying(self.device):
+            _copy_rows(self.keys[:, :, self.flushed : self.length], self.tail_keys[:, :, :count])
+            _copy_rows(self.values[:, :, self.flushed : self.length], self.tail_values[:, :, :count])
+        # The next token overwrites the tail.
+        self.staging.settle(self.device)
+        self.flushed = self.length
+
+    def _grow(self, rows: int) -> None:
+        """As on the device, once the host holds what was copied there."""
+        self.staging.settle(self.device)
+        rows = -(-rows // ROUND) * ROUND
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            new = _host_buffer(old, rows, self.device.type == "cuda")
+            new[:, :, : self.flushed].copy_(old[:, :, : self.flushed])
+            setattr(self, name, new)
+
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` tokens."""
+        super().rewind(tokens)
+        self.flushed = min(self.flushed, self.length)
+        self.staging.forget()
+
+    def reset(self) -> None:
+        """Forget everything and give the memory back."""
+        if self.is_initialized:
+            self.staging.settle(self.device)
+        self.staging.reset()
+        self.tail_keys = self.tail_values = None
+        self.flushed = 0
+        super().reset()
+
+
+def host_layers(count: int) -> list[StoreLayer]:
+    """So many layers with one staging."""
+    staging = Staging()
+    layers: list[HostLayer] = []
+    layers += (HostLayer(number, staging, layers) for number in range(count))
+    return list(layers)
+
+
+def _copy_rows(target: Tensor, source: Tensor) -> None:
+    """Copy rows [1, G, n, D] head by head: what is not contiguous torch copies in steps, and waits for them."""
+    for into, rows in zip(target[0], source[0], strict=True):
+        into.copy_(rows, non_blocking=True)
+
+
+def _host_buffer(like: Tensor, rows: int, pinned: bool) -> Tensor:
+    """Room for `rows` rows of a tensor [1, G, n, D] in the host's memory."""
+    return torch.empty((*like.shape[:2], rows, like.shape[3]), dtype=like.dtype, device="cpu", pin_memory=pinned)
