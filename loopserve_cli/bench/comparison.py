@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loopserve_cli.bench.contest import attends_to_everything, check_room
+from loopserve_cli.bench.contest import check_room
 from loopserve_cli.bench.generate import GENERATE, STATIC, Generate, load_rival
 from loopserve_cli.bench.options import RIVALS, SYNTHETIC, TurnsOptions
 from loopserve_cli.bench.ours import Loopserve
@@ -74,7 +74,7 @@ def open_comparison(options: TurnsOptions, profiles: Sequence[Profile], say: Cal
     prompt = recorded[-1].ids if recorded else synthetic_prompt(options, loaded)
     engines = [Engine(loaded, profile) for profile in profiles]
     variants: list[Rewinding] = [Loopserve(engine, engine.profile.name) for engine in engines]
-    exact = [profile.name for profile in profiles if attends_to_everything(profile)]
+    exact = [profile.name for profile in profiles if profile.attends_to_everything]
     if options.against in RIVALS:
         say("loading the same weights again for transformers, with SDPA")
         model = load_rival(options.model, loaded)

@@ -65,7 +65,7 @@ def open_contest(
         variants += [Generate(model), Generate(model, static=tokens + new_tokens)]
     else:
         variants += [Loopserve(Engine(loaded, rival), rival.name), Loopserve(FloorEngine(loaded, rival), FLOOR)]
-    exact = attends_to_everything(profile) and (rival is None or attends_to_everything(rival))
+    exact = profile.attends_to_everything and (rival is None or rival.attends_to_everything)
     full = OURS if profile.name == REFERENCE else REFERENCE if rival and rival.name == REFERENCE else None
     return Contest(variants, prompt_ids(loaded.tokenizer, tokens), engine.device, engine.dtype, exact, full)
 
@@ -78,8 +78,3 @@ def check_room(loaded: LoadedModel, tokens: int, answers: int) -> None:
             f"--tokens {tokens} with its answers is {needed} tokens, but {loaded.name} reads at most "
             f"{loaded.context_limit}; give fewer"
         )
-
-
-def attends_to_everything(profile: Profile) -> bool:
-    """Whether the profile leaves nothing out, so that its greedy tokens are full attention's."""
-    return profile.prefill.policy == "dense" and profile.keep.policy == "everything"
