@@ -15,11 +15,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from loopserve_cli.engine.engine import Engine
 
+
+# Two dialogues agree in what the template writes first, and a saved cache is read whole or not at all.
+LEAST_SHARE = 0.1
 
 T = TypeVar("T")
 
@@ -177,6 +181,28 @@ class Conversation:
             held = len(self.engine.tokens)
             for progress in self.engine.feed_progress(part):
                 yield PrefillProgress(held + progress.done, total)
+
+    def take_up(self, path: Path) -> int:
+        """Hold what a saved cache has of this dialogue, as far as they agree; how many tokens, 0 if as many are held.
+
+        Raises LoopserveError, in one line, for a file that is damaged or another model's, or has little of it.
+        """
+        full = self.template.ids(self.messages, generation_prompt=False)
+        saved = self.engine.saved(path)
+        agreed = common_prefix(saved.tokens, full)
+        if agreed < LEAST_SHARE * len(saved.tokens):
+            raise LoopserveError(f"{path}: only {agreed:,} of its {len(saved.tokens):,} tokens are of this dialogue")
+        if agreed <= common_prefix(self.engine.tokens, full):
+            return 0
+        self.engine.restore(saved)
+        self._roll_back(full)
+        return agreed
+
+    @property
+    def missing(self) -> int:
+        """How many tokens of the dialogue so far the engine does not hold."""
+        full = self.template.ids(self.messages, generation_prompt=False) if self.turns else []
+        return len(full) - common_prefix(self.engine.tokens, full)
 
     def _feed(self, begins: bool, ids: list[int]) -> None:
         if begins:

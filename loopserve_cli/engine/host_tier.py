@@ -180,6 +180,13 @@ class HostLayer(StoreLayer):
         keys, values = self.buffers()
         return keys[:, :, :rows], values[:, :, :rows]
 
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """All keys and values, [1, G, length, D], in the host's memory, the tail's too."""
+        self._flush()
+        self.staging.settle(self.device)
+        assert self.keys is not None and self.values is not None
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
     def buffers(self) -> tuple[Tensor, Tensor]:
         """The staging, the host's rows and the whole tail in it."""
         assert self.tail_keys is not None and self.tail_values is not None

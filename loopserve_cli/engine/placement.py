@@ -11,7 +11,7 @@ from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # The share of free memory that weights may take: the rest is for keys, values and activations.
 SPARE = 0.9
@@ -80,3 +80,9 @@ def place(options: ModelOptions, device: torch.device, needed: int) -> dict[str,
             f"{free / 2**30:.1f} GiB free; use {hint}"
         )
     return {"": str(device)}
+
+
+def layer_devices(model: PreTrainedModel) -> dict[int, torch.device]:
+    """Where each layer of a loaded model computes its keys and values, by the number its cache knows it by."""
+    numbered = ((getattr(module, "layer_idx", None), module) for module in model.modules())
+    return {number: next(module.parameters()).device for number, module in numbered if isinstance(number, int)}
