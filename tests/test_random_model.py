@@ -12,7 +12,7 @@ from random_shapes import LLAMA, QWEN, know_tiny_shapes
 
 from loopserve_cli import app
 from loopserve_cli.bench import TurnsOptions, run_turns
-from loopserve_cli.bench.variants import load_rival
+from loopserve_cli.bench.generate import load_rival
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.engine import loader, placement
 from loopserve_cli.engine.engine import Engine
