@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from loopserve_cli import __version__
+from loopserve_cli.bench.decode.flags import decode_flags
+from loopserve_cli.bench.decode.options import DecodeOptions
 from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
@@ -160,6 +162,15 @@ def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) 
     from loopserve_cli.bench import run_turns
 
     return run_turns(replace(options, model=model, json=json))
+
+
+@bench.command("decode")
+@takes(options=decode_flags, model=model_flags)
+def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
+    """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
+    from loopserve_cli.bench.decode import run_decode
+
+    return run_decode(replace(options, model=model, json=json))
 
 
 @bench.command("kernels")

@@ -27,7 +27,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 def model_flags(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A hub name, a local folder, or demo (bundled, no download).")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A hub name, a local folder, or demo (bundled, no download). random:NAME, e.g. random:Llama-3.1-8B, "
+            "has that shape and random weights: for timings, its answers mean nothing.",
+        ),
     ] = "demo",
     dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Number format of the weights.")] = "auto",
     device: Annotated[

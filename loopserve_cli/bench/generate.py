@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.timing import Timing, timing_of
 from loopserve_cli.config import ModelOptions
+from loopserve_cli.shapes import random_shape
 
 if TYPE_CHECKING:
     import torch
@@ -135,17 +136,23 @@ def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     from loopserve_cli.engine.load_errors import ReadableErrors
-    from loopserve_cli.engine.loader import quantisation, resolve
+    from loopserve_cli.engine.loader import quantisation, read_config, resolve
+    from loopserve_cli.engine.random_model import random_model
 
-    with ReadableErrors(options.model):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            resolve(options.model),
-            dtype=loaded.model.dtype,
-            attn_implementation="sdpa",
-            quantization_config=quantisation(options.quant, loaded.model.dtype),
-            trust_remote_code=options.trust_remote_code,
-            device_map=getattr(loaded.model, "hf_device_map", None) or {"": str(loaded.device)},
-        )
+    source, dtype = resolve(options.model), loaded.model.dtype
+    model: Any
+    if random_shape(options.model) is not None:
+        model = random_model(read_config(source, options), dtype, loaded.device, "sdpa")
+    else:
+        with ReadableErrors(options.model):
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                quantization_config=quantisation(options.quant, dtype),
+                trust_remote_code=options.trust_remote_code,
+                device_map=getattr(loaded.model, "hf_device_map", None) or {"": str(loaded.device)},
+            )
     model.eval()
     model.generation_config = GenerationConfig(pad_token_id=0)
     return model
