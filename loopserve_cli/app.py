@@ -12,8 +12,12 @@ from typing import Annotated
 import typer
 
 from loopserve_cli import __version__
+from loopserve_cli.bench.decode.flags import decode_flags
+from loopserve_cli.bench.decode.options import DecodeOptions
+from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
+from loopserve_cli.bench.options import TurnsOptions
 from loopserve_cli.config import HISTORIES, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import guarded
 from loopserve_cli.flags import (
@@ -38,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Time the engine on made-up dialogues.")
+bench = typer.Typer(help="Time the engine on made-up and bundled dialogues.")
 profiles = typer.Typer(help="Acceleration profiles: list, show or check them.")
 app.add_typer(bench, name="bench")
 app.add_typer(profiles, name="profiles")
@@ -152,23 +156,21 @@ def doctor(json: Json = False) -> int:
 
 
 @bench.command("turns")
-@takes(model=model_flags)
-def bench_turns(
-    model: ModelOptions,
-    profile: Annotated[str, typer.Option(metavar="NAME", help="Our side's profile.")] = "full",
-    against: Annotated[
-        str, typer.Option(metavar="transformers|PROFILE", help="What to compare with: generate, or another profile.")
-    ] = "transformers",
-    tokens: Annotated[int, typer.Option(metavar="N", help="The prompt's length, in tokens.")] = 16384,
-    new_tokens: Annotated[int, typer.Option(metavar="N", help="The answer's length, in tokens.")] = 64,
-    rounds: Annotated[int, typer.Option(metavar="N", help="How often each side runs, in turn.")] = 5,
-    turns: Annotated[int, typer.Option(metavar="N", help="Turns of the dialogue that the prompt is cut into.")] = 4,
-    json: Json = False,
-) -> int:
-    """Time a profile against transformers' own generate, or against another profile, on the same tokens."""
-    from loopserve_cli.bench import TurnsOptions, run_turns
+@takes(options=turns_flags, model=model_flags)
+def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) -> int:
+    """Time a profile, or several, against transformers' own generate or another profile, on the same tokens."""
+    from loopserve_cli.bench import run_turns
 
-    return run_turns(TurnsOptions(model, against, tokens, new_tokens, rounds, turns, json, profile))
+    return run_turns(replace(options, model=model, json=json))
+
+
+@bench.command("decode")
+@takes(options=decode_flags, model=model_flags)
+def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
+    """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
+    from loopserve_cli.bench.decode import run_decode
+
+    return run_decode(replace(options, model=model, json=json))
 
 
 @bench.command("kernels")

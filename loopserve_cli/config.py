@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import Profile
+from loopserve_cli.shapes import random_shape
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 QUANTS = ("nf4", "int8")
@@ -35,6 +36,10 @@ class ModelOptions:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        if random_shape(self.model) is not None and self.quant is not None:
+            raise UsageError(
+                f"--quant {self.quant} needs weights to quantise, but {self.model} has random ones; drop it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,24 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from loopserve_cli.engine.engine import Engine
+
+
+# Two dialogues agree in what the template writes first, and a saved cache is read whole or not at all.
+LEAST_SHARE = 0.1
+
+T = TypeVar("T")
 
 
 class Template:
@@ -81,6 +88,7 @@ class Conversation:
         self.template = Template(engine.tokenizer)
         self.id = conversation_id or uuid.uuid4().hex[:12]
         self.messages: list[Message] = []
+        self._begins: dict[int, int] = {}  # by turns before it, what the engine held when a turn began
         self.set_system(system)
         engine.reset()
 
@@ -114,6 +122,7 @@ class Conversation:
         self.messages.append(Message("user", text))
         try:
             new_ids, rolled_back = self._reconcile(generation_prompt=True)
+            self._begins[self.turns - 1] = len(self.engine.tokens)
             segments = self._segments(new_ids)
             # The end of the last answer goes with the question; whole turns that were lost go before it.
             if len([begins for begins, _ in segments if begins]) > 1:
@@ -142,6 +151,7 @@ class Conversation:
                 yield TurnDone(record)
         finally:
             self.messages = before
+            self._return_to(self.turns)
 
     def replace_answer(self, text: str) -> None:
         """Put a recorded answer in place of the generated one and prefill it, outside any turn's time."""
@@ -172,13 +182,35 @@ class Conversation:
             for progress in self.engine.feed_progress(part):
                 yield PrefillProgress(held + progress.done, total)
 
+    def take_up(self, path: Path) -> int:
+        """Hold what a saved cache has of this dialogue, as far as they agree; how many tokens, 0 if as many are held.
+
+        Raises LoopserveError, in one line, for a file that is damaged or another model's, or has little of it.
+        """
+        full = self.template.ids(self.messages, generation_prompt=False)
+        saved = self.engine.saved(path)
+        agreed = common_prefix(saved.tokens, full)
+        if agreed < LEAST_SHARE * len(saved.tokens):
+            raise LoopserveError(f"{path}: only {agreed:,} of its {len(saved.tokens):,} tokens are of this dialogue")
+        if agreed <= common_prefix(self.engine.tokens, full):
+            return 0
+        self.engine.restore(saved)
+        self._roll_back(full)
+        return agreed
+
+    @property
+    def missing(self) -> int:
+        """How many tokens of the dialogue so far the engine does not hold."""
+        full = self.template.ids(self.messages, generation_prompt=False) if self.turns else []
+        return len(full) - common_prefix(self.engine.tokens, full)
+
     def _feed(self, begins: bool, ids: list[int]) -> None:
         if begins:
             self.engine.begin_segment()
         self.engine.feed(ids)
 
     def _segments(self, new_ids: list[int]) -> list[tuple[bool, list[int]]]:
-        """What is to be fed, and whether a turn begins with it: in one piece, or one per turn that the engine freezes."""
+        """What is to be fed, and whether a turn begins with it: one piece, or one per turn that the engine freezes."""
         held = len(self.engine.tokens)
         cuts: list[int] = []
         if self.engine.freezes:
@@ -200,15 +232,19 @@ class Conversation:
         text = self.messages[last].content
         self.messages = self.messages[:last]
         self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.turns else [])
+        self._return_to(self.turns)
         return text
 
     def load(self, messages: list[Message]) -> None:
         """Replace the whole dialogue; what the engine holds of it already is kept."""
+        agreed = messages[: common_prefix(self.messages, messages)]
         self.messages = list(messages)
+        self._return_to(sum(m.role == "user" for m in agreed))
 
     def clear(self) -> None:
         """Forget everything but the system prompt."""
         self.messages = self.messages[:1] if self.system is not None else []
+        self._begins.clear()
         self.engine.reset()
 
     def _reconcile(self, generation_prompt: bool) -> tuple[list[int], int]:
@@ -217,16 +253,28 @@ class Conversation:
         rolled_back = self._roll_back(full[:-1] if generation_prompt else full)
         return full[len(self.engine.tokens) :], rolled_back
 
+    def _return_to(self, turns: int) -> None:
+        """Be as before the turn after so many began, if there was one: the end of the answer before it is fed again.
+
+        A profile that leaves something out judges by what a turn feeds, so a detour must not leave a part of it in
+        the store. Full attention does not care, and keeps what it has.
+        """
+        begin = self._begins.get(turns, len(self.engine.tokens))
+        self._begins = {turn: held for turn, held in self._begins.items() if turn < turns}
+        if begin < len(self.engine.tokens) and not self.engine.profile.attends_to_everything:
+            self.engine.rewind(begin)
+
     def _roll_back(self, full: list[int]) -> int:
         """Shorten the engine's store to its common prefix with `full`; returns how many tokens went."""
         held = len(self.engine.tokens)
         common = common_prefix(self.engine.tokens, full)
         if common < held:
             self.engine.rewind(common)
+            self._begins = {turn: min(begin, common) for turn, begin in self._begins.items()}
         return held - len(self.engine.tokens)
 
 
-def common_prefix(left: list[int], right: list[int]) -> int:
+def common_prefix(left: list[T], right: list[T]) -> int:
     """How many leading items agree."""
     shorter = min(len(left), len(right))
     if left[:shorter] == right[:shorter]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from loopserve_cli.config import DTYPES, QUANTS, ModelOptions, SamplingOptions
-from loopserve_cli.profile import Profile, load_profile
+from loopserve_cli.profile import DEFAULT_PROFILE, Profile, load_profile
 
 Sampling = Callable[[float], SamplingOptions]
 
@@ -27,7 +27,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 def model_flags(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A hub name, a local folder, or demo (bundled, no download).")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A hub name, a local folder, or demo (bundled, no download). random:NAME, e.g. random:Llama-3.1-8B, "
+            "has that shape and random weights: for timings, its answers mean nothing.",
+        ),
     ] = "demo",
     dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Number format of the weights.")] = "auto",
     device: Annotated[
@@ -78,7 +84,9 @@ def sampling_flags(
 
 
 def profile_flags(
-    profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")] = "full",
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")
+    ] = DEFAULT_PROFILE,
     settings: Settings = None,
 ) -> Profile:
     """One acceleration profile, with its settings changed."""
@@ -88,12 +96,16 @@ def profile_flags(
 def profiles_flags(
     profile: Annotated[
         list[str] | None,
-        typer.Option("--profile", "-p", help="A profile's name, or a .toml file; repeatable. [default: full]"),
+        typer.Option(
+            "--profile", "-p", help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]"
+        ),
     ] = None,
     settings: Settings = None,
 ) -> tuple[Profile, ...]:
     """Several acceleration profiles to compare, each with the same settings changed."""
-    return tuple(load_profile(name).with_overrides(settings or ()) for name in dict.fromkeys(profile or ["full"]))
+    return tuple(
+        load_profile(name).with_overrides(settings or ()) for name in dict.fromkeys(profile or [DEFAULT_PROFILE])
+    )
 
 
 def takes(**groups: Callable[..., Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:

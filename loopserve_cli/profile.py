@@ -15,6 +15,8 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 
+DEFAULT_PROFILE = "loopserve"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -143,6 +145,11 @@ class Profile:
     prefill: PolicyOptions
     keep: PolicyOptions
     retain: Mapping[str, Any] = field(default_factory=lambda: {"tier": "device"})
+
+    @property
+    def attends_to_everything(self) -> bool:
+        """Whether nothing is left out, so that its greedy tokens are full attention's, however a dialogue was fed."""
+        return self.prefill.policy == "dense" and self.keep.policy == "everything"
 
     def with_overrides(self, overrides: Iterable[str]) -> Profile:
         """The profile with "[SECTION.]KEY=VALUE" settings replaced; a changed profile's name says so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from loopserve_cli.chat.view import PlainView
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
-from loopserve_cli.errors import ContextLimitError
+from loopserve_cli.errors import ContextLimitError, LoopserveError
 from loopserve_cli.profile import PolicyOptions, Profile
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript import Header
@@ -62,6 +63,8 @@ class ScriptedEngine:
         self.asked: list[str] = []
         self.samplings: list[SamplingOptions] = []
         self.at_word: Callable[[int], None] = lambda number: None
+        self.made_otherwise: list[str] = []
+        self.loads = 0
 
     @property
     def held(self) -> str:
@@ -76,6 +79,19 @@ class ScriptedEngine:
     def rewind(self, length: int) -> None:
         assert 0 <= length <= len(self.tokens)
         del self.tokens[length:]
+
+    def save(self, path: Path) -> int:
+        return path.write_text(f"{self.model_name} {self.tokens}")
+
+    def saved(self, path: Path) -> SimpleNamespace:
+        model, _, tokens = path.read_text().partition(" ")
+        if model != self.model_name:
+            raise LoopserveError(f"{path} was saved with another model ({model}, now {self.model_name})")
+        return SimpleNamespace(tokens=json.loads(tokens))
+
+    def restore(self, saved: SimpleNamespace) -> None:
+        self.loads += 1
+        self.tokens[:] = saved.tokens
 
     def feed(self, ids: list[int]) -> None:
         self.tokens += ids

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -41,7 +42,7 @@ class RecordedCapture:
 
     made = 0
 
-    def __init__(self, step: Callable[[], Tensor]) -> None:
+    def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
         self._recorder = Recorder()
         with patch.object(Tensor, "tolist", waits), undone(self), self._recorder:
             self._logits = step()

@@ -93,7 +93,7 @@ def test_chat_flags_become_options(chat: Recorder) -> None:
     assert (sampling.top_p, sampling.top_k, sampling.min_p, sampling.repetition_penalty) == (0.9, 40, 0.05, 1.1)
     assert (sampling.max_new_tokens, sampling.seed, sampling.stop) == (7, 3, ("END", "###"))
     assert (options.system, options.resume, options.save) == ("Short.", Path("old.jsonl"), Path("new.jsonl"))
-    assert (options.ui, options.message, options.profile.name) == ("simple", "What is it?", "full")
+    assert (options.ui, options.message, options.profile.name) == ("simple", "What is it?", "loopserve")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_replay_flags_become_options(replay: Recorder, tmp_path: Path) -> None:
 
 def test_set_changes_the_profile_and_its_name(chat: Recorder) -> None:
     assert app.main(["chat", "--set", "retain.tier=device"]) == 0
-    assert chat_options(chat).profile.name == "full+retain.tier=device"
+    assert chat_options(chat).profile.name == "loopserve+retain.tier=device"
 
 
 def test_the_commands_exit_code_is_the_programs(replay: Recorder) -> None:

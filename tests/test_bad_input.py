@@ -610,15 +610,18 @@ def test_a_turn_over_the_context_fails_and_the_other_dialogues_go_on(
     problem = records[1]["error"]
     assert problem.startswith("the dialogue would be ")
     assert problem.endswith(" (1 later turn not run)")
-    assert f"\nfailed: both-1, turn 2, full: {problem}\n" in err
+    assert f"\nfailed: both-1, turn 2, loopserve: {problem}\n" in err
 
 
 def test_a_gate_that_fails_is_three(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["replay", "talk.jsonl", "--model", "short", "--max-new-tokens", "3", "--fail-if"]
     assert app.main([*words, "turns<2"]) == 3
-    assert capsys.readouterr().err.splitlines()[-1] == "gate turns<2 failed: full turns is 1"
+    assert capsys.readouterr().err.splitlines()[-1] == "gate turns<2 failed: loopserve turns is 1"
     assert app.main([*words, "kl_mean>1"]) == 3
-    assert capsys.readouterr().err.splitlines()[-1] == "gate kl_mean>1 failed: full kl_mean.mean is n/a (not measured)"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "gate kl_mean>1 failed: loopserve kl_mean.mean is n/a (not measured)"
+    )
     assert app.main([*words, "turns>1"]) == 0
 
 
@@ -654,8 +657,8 @@ def guarded_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         for file in ("talk.jsonl", "target.jsonl", "secret.jsonl", "secret.toml"):
             (folder / file).write_text(TALK)
             (folder / file).chmod(0o000 if file.startswith("secret") else 0o444)
-        for copy in (folder / "full.toml", tmp_path / "full.toml"):
-            copy.write_bytes(profile.profile_path("full").read_bytes())
+        for copy in (folder / "full.toml", folder / "loopserve.toml", tmp_path / "full.toml"):
+            copy.write_bytes(profile.profile_path(copy.stem).read_bytes())
         folder.chmod(0o555)
         monkeypatch.chdir(folder)
         monkeypatch.setattr(

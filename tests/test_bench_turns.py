@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replay_fakes import ByteTokenizer
+from rich.console import Console
 
+from loopserve_cli import app
 from loopserve_cli.bench import TurnsOptions, run_turns
-from loopserve_cli.bench.rounds import time_rounds
+from loopserve_cli.bench.comparison import Comparison
+from loopserve_cli.bench.comparison_tables import landmarks, print_comparison
+from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
+from loopserve_cli.bench.rounds import time_recorded, time_rounds
 from loopserve_cli.bench.tables import agreement_line, prompt_table
 from loopserve_cli.bench.text import prompt_ids
-from loopserve_cli.bench.timing import Timing, first_difference, spread, summarise, timing_of
+from loopserve_cli.bench.timing import Timing, first_difference, spread, summarise, timing_of, with_agreement
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.errors import UsageError
+from loopserve_cli.profile import profile_names
 
 
 class FakeVariant:
@@ -225,3 +233,361 @@ def test_the_floor_computes_no_attention():
     out = turn.attend(0, query, key, torch.randn(1, 2, 9, 6), 1.0)
     assert out.shape == (1, 4, 5, 6) and not out.any()
     assert turn.layers == 1
+
+
+# Comparisons of many
+
+
+class RewindingFake(FakeVariant):
+    """A variant that can take back what it answered, and notes what it was fed."""
+
+    def __init__(self, name: str, log: list[str], rewinds: bool = True, forgets: bool = False) -> None:
+        super().__init__(name, log)
+        self.rewinds = rewinds
+        self.forgets = forgets  # three tokens or fewer are lost when it rewinds to them
+        self.fed: list[list[int]] = []
+
+    def rewind(self, length: int) -> int:
+        assert self.rewinds and length <= len(self.held)
+        self.held = self.held[: length if length > 3 else 0] if self.forgets else self.held[:length]
+        return len(self.held)
+
+    def feed(self, ids: list[int]) -> None:
+        assert ids, "nothing is fed in vain"
+        self.held = self.held + ids
+        self.fed.append(ids)
+
+
+# Two turns: [1 2 3] is answered [7 8], and then 4 5 is said.
+TALK = [RecordedTurn([1, 2, 3], 0), RecordedTurn([1, 2, 3, 7, 8, 4, 5], 5)]
+
+
+def test_a_recorded_answer_takes_the_place_of_the_generated_one():
+    variant = RewindingFake("full", [])
+    timings = time_recorded([variant], TALK, new_tokens=4, rounds=1, say=lambda text: None)
+    # Each round: the prompt at once, and the dialogue; its answers are never in a later prompt.
+    assert variant.prompts == [[1, 2, 3, 7, 8, 4, 5], [1, 2, 3], [1, 2, 3, 7, 8, 4, 5]] * 2
+    assert variant.fed == [[7, 8], [7, 8]]
+    assert [(t.task, t.turn, t.tokens_new, t.tokens_cached) for t in timings] == [
+        ("prompt", 1, 7, 0), ("dialogue", 1, 3, 0), ("dialogue", 2, 2, 5),
+    ]  # fmt: skip
+
+
+def test_who_cannot_take_an_answer_back_runs_the_prompt_alone():
+    variants = [RewindingFake("full", []), RewindingFake("static", [], rewinds=False)]
+    timings = time_recorded(variants, TALK, new_tokens=2, rounds=1, say=lambda text: None)
+    assert [(t.variant, t.task) for t in timings if t.variant == "static"] == [("static", "prompt")]
+
+
+def test_a_template_that_writes_old_turns_anew_is_rewound_to_where_it_still_agrees():
+    variant = RewindingFake("full", [])
+    talk = [TALK[0], RecordedTurn([1, 9, 9, 9, 4], 3)]
+    [*_, last] = time_recorded([variant], talk, new_tokens=2, rounds=1, say=lambda text: None)
+    assert variant.fed == [[9, 9], [9, 9]]
+    assert (last.tokens_new, last.tokens_cached) == (2, 3)
+
+
+def test_what_was_lost_in_rewinding_is_fed_again():
+    variant = RewindingFake("full", [], forgets=True)
+    [*_, last] = time_recorded([variant], TALK, new_tokens=2, rounds=1, say=lambda text: None)
+    assert variant.fed == [[1, 2, 3, 7, 8]] * 2
+    assert (last.tokens_new, last.tokens_cached) == (2, 5)
+
+
+def test_recorded_turns_are_the_transcript_in_the_template():
+    turns = recorded_turns(ByteTokenizer(), "demo", None)  # type: ignore[arg-type]
+    assert len(turns) == 13
+    assert turns[0].history == 0
+    first, second = (bytes(turn.ids).decode() for turn in turns[:2])
+    assert first.startswith("<u>") and first.endswith("<e><a>")
+    past = bytes(turns[1].ids[: turns[1].history]).decode()
+    assert past == second[: second.rindex("<u>")]
+    assert past.startswith(first) and past.endswith("<e>") and len(past) > len(first) + len("<e>")
+    lengths = [len(turn.ids) for turn in turns]
+    assert lengths == sorted(lengths)
+    capped = recorded_turns(ByteTokenizer(), "demo", lengths[4])  # type: ignore[arg-type]
+    assert capped == turns[:5] == recorded_turns(ByteTokenizer(), "demo", lengths[5] - 1)  # type: ignore[arg-type]
+
+
+def test_agreement_is_the_share_of_places_with_full_attentions_token():
+    timings = [
+        timing("full", 1, 1, [1, 2, 3, 4]),
+        timing("snapkv", 1, 1, [1, 9, 3, 9]),
+        timing("full", 2, 1, [9, 9, 9, 9]),
+        timing("snapkv", 2, 1, [9, 9, 9, 9]),
+        timing("snapkv", 2, 1, [1], task="dialogue"),
+    ]
+    agreements = [t.agreement for t in with_agreement(timings, "full")]
+    assert agreements == [None, 0.5, None, 1.0, None]
+    assert with_agreement(timings, None) == timings
+    summary = summarise(with_agreement(timings, "full")[:4], ["full", "snapkv"])
+    assert summary["agreement"] == {
+        "full": {"prompt": None, "dialogue": None},
+        "snapkv": {"prompt": 0.75, "dialogue": None},
+    }
+    assert summary["prompt"]["snapkv"]["agreement"] == {"median": 0.75, "low": 0.5, "high": 1.0}
+    assert summary["prompt"]["full"]["agreement"] is None
+
+
+def test_the_baseline_of_a_summary_is_the_first_in_its_order():
+    timings = [timing("adakv", 1, 10), timing("full", 1, 40)]
+    summary = summarise(timings, ["full", "adakv"])
+    assert summary["baseline"] == "full" and list(summary["prompt"]) == ["full", "adakv"]
+    assert summary["prompt"]["full"]["ttft_ratio"] is None
+    assert summary["prompt"]["adakv"]["ttft_ratio"]["median"] == 0.25
+    assert summarise([timing("loopserve", 1, 1)])["baseline"] == "loopserve"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "shown"),
+    [
+        ([10, 20, 30], 3, [0, 1, 2]),
+        # 481 is the last within 512, 973 and 1,000 end at 1,024, and the last of all is always there.
+        ([38, 481, 973, 1000, 1500, 1600], 5, [0, 1, 3, 5]),
+        ([38, 481, 973, 1000, 1500, 1600], 2, [3, 5]),
+        ([5] * 4, 1, [3]),
+        ([1, 1024, 1025, 2048], 3, [0, 1, 3]),
+    ],
+)
+def test_few_turns_stand_for_many(lengths, most, shown):
+    assert landmarks(lengths, most) == shown
+
+
+def comparison(tiny_model: Path, *profiles: str, **given: Any) -> TurnsOptions:
+    model = ModelOptions(str(tiny_model), device="cpu", dtype="float32")
+    settings = {"against": None, "tokens": 300, "new_tokens": 24, "rounds": 1, "turns": 2, "json": True, **given}
+    return TurnsOptions(model, profiles=profiles, **settings)
+
+
+SMALL = "snapkv+keep.budget=40"
+# Two layers, two key-value heads of 16, keys and values, four bytes.
+BYTES_PER_TOKEN = 2 * 2 * 16 * 2 * 4
+
+
+def test_a_comparison_over_a_bundled_dialogue(tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    options = comparison(tiny_model, SMALL, "full", against="transformers", dialogue="demo", tokens=700, rounds=2)
+    assert run_turns(options) == 0
+    captured = capsys.readouterr()
+    whole = json.loads(captured.out)
+    assert list(whole) == ["command", "environment", "records", "summary"]
+    assert "transformers, static cache: its cache cannot take an answer back" in captured.err
+    names = ["full", SMALL, "transformers", "transformers, static cache"]
+    assert list(whole["summary"]["prompt"]) == names
+    assert whole["summary"]["exact"] == ["full", *names[2:]]
+    assert whole["summary"]["exact_difference"] is None
+
+    by_turn: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for record in whole["records"]:
+        if record["task"] == "dialogue":
+            by_turn.setdefault((record["variant"], record["turn"]), []).append(record)
+    turns = max(turn for _, turn in by_turn)
+    assert turns > 3 and len(by_turn) == 3 * turns
+    for (name, turn), records in by_turn.items():
+        assert [record["round"] for record in records] == [1, 2]
+        for record in records:
+            full = by_turn["full", turn][record["round"] - 1]
+            # All feed the same and have the same before it: nobody goes on from an answer of its own.
+            assert record["tokens_new"] == full["tokens_new"]
+            assert record["tokens_cached"] == full["tokens_cached"]
+            assert len(record["output_ids"]) == 24
+            assert record["keys_stored"] == record["tokens_new"] + record["tokens_cached"] + 23
+            same = sum(a == b for a, b in zip(record["output_ids"], full["output_ids"], strict=True)) / 24
+            assert record["agreement"] == (None if name == "full" else same)
+    # The last turn is the prompt at once: what was rolled back has left nothing behind.
+    prompts = {r["variant"]: r for r in whole["records"] if r["task"] == "prompt" and r["round"] == 1}
+    for name in ("full", "transformers"):
+        assert by_turn[name, turns][0]["output_ids"] == prompts["full"]["output_ids"]
+    assert prompts["full"]["tokens_new"] == by_turn["full", turns][0]["keys_stored"] - 23
+
+    last = by_turn["transformers", turns][0]
+    assert last["kv_store_host_bytes"] == last["keys_stored"] * BYTES_PER_TOKEN
+    assert (last["kv_store_device_bytes"], last["working_set_bytes"], last["keys_read"]) == (0, None, None)
+    static = prompts["transformers, static cache"]
+    assert static["kv_store_host_bytes"] == (static["keys_stored"] + 1) * BYTES_PER_TOKEN
+    small, full = by_turn[SMALL, turns][0], by_turn["full", turns][0]
+    assert small["keys_read"] == 40 + 23 and small["working_set_bytes"] > 0
+    assert full["keys_read"] == full["keys_stored"] and full["working_set_bytes"] == 0
+    assert full["kv_store_host_bytes"] >= full["keys_stored"] * BYTES_PER_TOKEN
+    agreement = whole["summary"]["agreement"]
+    assert agreement["transformers"] == {"dialogue": 1.0, "prompt": 1.0}
+    assert 0 < agreement[SMALL]["dialogue"] < 1
+    assert agreement["transformers, static cache"]["dialogue"] is None
+
+
+def test_a_comparison_over_the_synthetic_dialogue_has_long_answers(tiny_model: Path, capsys):
+    assert run_turns(comparison(tiny_model, "full", "a-shape", against="transformers", tokens=130, turns=3)) == 0
+    whole = json.loads(capsys.readouterr().out)
+    talk = [r for r in whole["records"] if r["task"] == "dialogue"]
+    assert {len(r["output_ids"]) for r in talk} == {24}
+    # 130 tokens in three turns; of the answers before them all but the newest token are held.
+    places = [(43, 0), (44, 66), (45, 133)]
+    for name in ("full", "a-shape", "transformers"):
+        assert [(r["tokens_new"], r["tokens_cached"]) for r in talk if r["variant"] == name] == places
+    assert whole["summary"]["agreement"]["a-shape"] == {"prompt": 1.0, "dialogue": 1.0}
+
+
+def test_without_full_attention_there_is_no_agreement_and_the_first_is_the_baseline(tiny_model: Path, capsys):
+    assert run_turns(comparison(tiny_model, SMALL, "h2o", new_tokens=4)) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["summary"]["baseline"] == SMALL
+    assert {r["agreement"] for r in whole["records"]} == {None}
+    assert whole["summary"]["exact"] == []
+
+
+def test_every_profile_fits_the_terminal(tiny_model: Path, capsys, monkeypatch):
+    options = comparison(
+        tiny_model, *profile_names(), against="transformers", dialogue="demo", tokens=1000, new_tokens=2, json=False
+    )
+    seen = {}
+    monkeypatch.setattr(
+        "loopserve_cli.bench.comparison_tables.print_comparison", lambda *given: seen.update(given=given)
+    )
+    run_turns(options)
+    summary, title = seen["given"]
+    # Times of a long dialogue on a slow machine.
+    for rows in (summary["prompt"], *(turn["variants"] for turn in summary["dialogue"])):
+        for row in rows.values():
+            row["ttft_ms"] = {"median": 151_338.0, "low": 1.0, "high": 1.0}
+            row["ttft_ratio"] = row["ttft_ratio"] and {"median": 10.25, "low": 1.0, "high": 1.0}
+    assert title.startswith("demo dialogue, 2 tokens out: ")
+    capsys.readouterr()
+    for width, turns in {80: 2, 100: 4}.items():
+        monkeypatch.setattr(
+            "loopserve_cli.bench.comparison_tables.output_console",
+            lambda width=width: Console(width=width, highlight=False, markup=False),
+        )
+        print_comparison(summary, title)
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= width
+        assert "…" not in out and "151,338 x10.25" in out
+        for name in profile_names():
+            assert sum(line.split()[:1] == [name] for line in out.splitlines()) == 3
+        assert out.count("turn 13") == 2
+        assert f"{turns} of 13 turns are shown" in out
+        assert "of those that read everything (full, transformers" in " ".join(out.split())
+
+
+def test_a_sliding_window_cannot_be_taken_back():
+    import tiny
+
+    from loopserve_cli.bench.generate import Generate
+
+    assert not Generate(tiny.model("mistral", "sdpa")).rewinds
+    assert not Generate(tiny.model("llama", "sdpa"), static=40).rewinds
+    assert Generate(tiny.model("llama", "sdpa")).rewinds
+
+
+def test_the_dynamic_cache_rewinds_and_goes_on():
+    import tiny
+
+    from loopserve_cli.bench.generate import Generate
+
+    model = tiny.model("llama", "sdpa")
+    prompt = prompt_ids(ByteTokenizer(), 60)
+    at_once = Generate(model).turn(prompt, 6)
+    variant = Generate(model)
+    variant.turn(prompt[:30], 9)
+    variant.rewind(20)
+    variant.feed(prompt[20:50])
+    again = variant.turn(prompt, 6)
+    assert again.output_ids == at_once.output_ids
+    assert (again.tokens_new, again.tokens_cached, again.keys_stored) == (10, 50, 65)
+
+
+def test_those_that_read_everything_must_answer_alike(capsys, monkeypatch):
+    class Odd(RewindingFake):
+        def turn(self, ids: list[int], new_tokens: int) -> Timing:
+            return replace(super().turn(ids, new_tokens), output_ids=[5] * new_tokens)
+
+    def status(exact: tuple[str, ...], dtype: str) -> int:
+        variants = [RewindingFake("full", []), Odd("odd", [])]
+        made = Comparison(variants, [], TALK, ("full", "odd"), exact, "cpu", dtype)
+        monkeypatch.setattr("loopserve_cli.bench.comparison.open_comparison", lambda *given: made)
+        return run_turns(TurnsOptions(profiles=("full",), dialogue="demo", tokens=None, new_tokens=3, rounds=1))
+
+    assert status(("full",), "float32") == 0
+    assert status(("full", "odd"), "bfloat16") == 0
+    assert status(("full", "odd"), "float32") == 1
+    assert "(full, odd) greedy tokens: NOT identical, odd parts from full first at prompt" in capsys.readouterr().out
+
+
+class Caught:
+    """Stands for the run: keeps the options."""
+
+    options: TurnsOptions
+
+    def __call__(self, options: TurnsOptions) -> int:
+        self.options = options
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {"against": "transformers", "tokens": 16384, "new_tokens": 64, "profiles": (), "profile": "full"}),
+        ("--profile h2o", {"profile": "h2o", "profiles": (), "against": "transformers", "new_tokens": 64}),
+        ("--profile h2o --against full", {"profile": "h2o", "profiles": (), "against": "full"}),
+        ("--profile h2o --profile full", {"profiles": ("h2o", "full"), "against": None, "new_tokens": 32}),
+        ("--profile h2o --profile h2o", {"profiles": (), "profile": "h2o"}),
+        ("--profile h2o --profile full --against transformers", {"against": "transformers", "tokens": 16384}),
+        ("--dialogue demo:long", {"profiles": ("full",), "against": "transformers", "tokens": None, "turns": 4}),
+        ("--dialogue demo --tokens 99 --new-tokens 8", {"dialogue": "demo", "tokens": 99, "new_tokens": 8}),
+    ],
+)
+def test_flags_of_a_comparison(words: str, expected: dict[str, object], monkeypatch):
+    caught = Caught()
+    monkeypatch.setattr("loopserve_cli.bench.run_turns", caught)
+    assert app.main(["bench", "turns", *words.split()]) == 0
+    assert {name: getattr(caught.options, name) for name in expected} == expected
+
+
+def test_all_is_every_shipped_profile_full_attention_first(monkeypatch):
+    caught = Caught()
+    monkeypatch.setattr("loopserve_cli.bench.run_turns", caught)
+    assert app.main(["bench", "turns", "--profile", "all"]) == 0
+    assert caught.options.profiles[0] == "full"
+    assert sorted(caught.options.profiles) == profile_names()
+
+
+UNRUNNABLE = {
+    "--profile full --profile nope": "no profile 'nope'; known: {profiles}; or give the path of a .toml file",
+    "--dialogue demo:huge": "unknown --dialogue 'demo:huge'; choose one of synthetic, demo, demo:long, demo:xlong",
+    "--dialogue demo --turns 3": (
+        "--turns cuts the synthetic dialogue, but demo has its own; shorten it with --tokens"
+    ),
+    "--dialogue demo --tokens 0": "--tokens is 0, but must be at least 1",
+    "--dialogue demo --tokens 9": "--tokens 9 is under the first turn of demo, which is {first} tokens; give more",
+    "--dialogue demo:xlong --new-tokens 5": (
+        "--dialogue demo:xlong with its last answer is {needed} tokens, but {model} reads at most 4096; "
+        "shorten it with --tokens"
+    ),
+    "--profile full --profile h2o --tokens 4000": (
+        "--tokens 4000 with its answers is 4128 tokens, but {model} reads at most 4096; give fewer"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", UNRUNNABLE)
+def test_comparisons_that_cannot_be_run(words: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    import tiny
+
+    turns = {name: recorded_turns(tiny.tokenizer(), name, None) for name in ("demo", "demo:xlong")}
+    known = {
+        "profiles": ", ".join(profile_names()),
+        "first": len(turns["demo"][0].ids),
+        "needed": len(turns["demo:xlong"][-1].ids) + 5,
+        "model": tiny_model,
+    }
+    assert app.main(["bench", "turns", "--model", str(tiny_model), "--device", "cpu", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "loopserve: " + UNRUNNABLE[words].format(**known)
+    assert err.count("loopserve: ") == 1
+
+
+def test_two_variants_of_one_name_are_refused(tmp_path: Path, tiny_model: Path):
+    (tmp_path / "full.toml").write_text(
+        'description = "x"\n[prefill]\npolicy = "dense"\n[keep]\npolicy = "everything"\n'
+    )
+    with pytest.raises(UsageError, match="two variants would be called 'full'"):
+        run_turns(comparison(tiny_model, "full", str(tmp_path / "full.toml")))

@@ -175,7 +175,7 @@ def test_completions_fit_the_place(tmp_path: Path) -> None:
     assert completions("/set temp") == ["temperature"]
     assert "prefill.policy" in completions("/set ")
     assert completions("/set keep.policy ev") == ["everything"]
-    assert completions("/set retain.tier ") == ["device"]
+    assert completions("/set retain.tier ") == ["device", "host", "evict"]
     assert completions("/set seed ") == ["none"]
     assert "full" in completions("/profile ")
     assert completions(f"/read {tmp_path}/rep") == ["ort.txt"]

@@ -60,6 +60,13 @@ def test_weight_bytes_are_the_parameters_bytes(folder: Path) -> None:
     assert counted == sum(p.nbytes for p in tiny.model("llama", "sdpa").parameters())
 
 
+def test_shared_weights_count_once() -> None:
+    options = ModelOptions("demo", device="cpu")
+    counted = placement.weight_bytes(loader.read_config(loader.resolve("demo"), options), torch.bfloat16, options)
+    model = loader.load(ModelOptions("demo", device="cpu", dtype="bfloat16")).model
+    assert model.config.tie_word_embeddings and counted == sum(p.nbytes for p in model.parameters())
+
+
 def test_too_little_memory_is_said_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 

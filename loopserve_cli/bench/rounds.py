@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from loopserve_cli.bench.recorded import RecordedTurn
 from loopserve_cli.bench.timing import Timing
+from loopserve_cli.conversation import common_prefix
 
 ANSWER_TOKENS = 16
 
@@ -23,6 +25,21 @@ class Variant(Protocol):
         """Answer the dialogue `ids`, feeding only what is not held yet; times and output, not yet labelled."""
 
 
+class Rewinding(Variant, Protocol):
+    """One that can take back what it answered; `rewinds` says whether it really can."""
+
+    rewinds: bool
+
+    def rewind(self, length: int) -> int:
+        """Hold only the first `length` tokens, or fewer where it lost some; how many that is."""
+
+    def feed(self, ids: list[int]) -> None:
+        """Hold `ids`, one or more, after what is held, without answering."""
+
+
+Kind = TypeVar("Kind", bound=Variant)
+
+
 def time_rounds(
     variants: Sequence[Variant],
     prompt: list[int],
@@ -30,11 +47,51 @@ def time_rounds(
     turns: int,
     rounds: int,
     say: Callable[[str], None],
+    answer_tokens: int = ANSWER_TOKENS,
 ) -> list[Timing]:
-    """Every timing of every round. Round 0 warms up at full size and is not returned.
+    """Every timing of every round: the prompt, and the same as a dialogue of so many turns.
 
+    The dialogue's answers have at most `answer_tokens`. Round 0 warms up at full size and is not returned.
     A variant that has run gives its memory back before the next one starts.
     """
+
+    def play(variant: Variant, number: int) -> list[Timing]:
+        if not variant.dialogues:
+            return []
+        return dialogue(variant, prompt, turns, min(new_tokens, answer_tokens), number)
+
+    return _in_rounds(variants, prompt, new_tokens, play, rounds, say)
+
+
+def time_recorded(
+    variants: Sequence[Rewinding],
+    turns: Sequence[RecordedTurn],
+    new_tokens: int,
+    rounds: int,
+    say: Callable[[str], None],
+) -> list[Timing]:
+    """As `time_rounds`, with a recorded dialogue, and all of its last turn as the prompt.
+
+    A variant that cannot take an answer back runs only the prompt.
+    """
+
+    def play(variant: Rewinding, number: int) -> list[Timing]:
+        if not variant.rewinds:
+            return []
+        say(f"{variant.name}: {len(turns)} turns")
+        return recorded_dialogue(variant, turns, new_tokens, number)
+
+    return _in_rounds(variants, turns[-1].ids, new_tokens, play, rounds, say)
+
+
+def _in_rounds(
+    variants: Sequence[Kind],
+    prompt: list[int],
+    new_tokens: int,
+    play: Callable[[Kind, int], list[Timing]],
+    rounds: int,
+    say: Callable[[str], None],
+) -> list[Timing]:
     timings: list[Timing] = []
     for number in range(rounds + 1):
         say(f"round {number} of {rounds}" if number else "warm-up: one round, not recorded")
@@ -45,9 +102,8 @@ def time_rounds(
             found.append(variant.turn(prompt, new_tokens).labelled(variant.name, "prompt", number, 1))
             variant.reset()
         for variant in order:
-            if variant.dialogues:
-                found += dialogue(variant, prompt, turns, min(new_tokens, ANSWER_TOKENS), number)
-                variant.reset()
+            found += play(variant, number)
+            variant.reset()
         timings += found if number else []
     return timings
 
@@ -62,4 +118,18 @@ def dialogue(variant: Variant, prompt: list[int], turns: int, new_tokens: int, n
         timing = variant.turn(ids, new_tokens).labelled(variant.name, "dialogue", number, turn + 1)
         ids = ids + timing.output_ids
         found.append(timing)
+    return found
+
+
+def recorded_dialogue(variant: Rewinding, turns: Sequence[RecordedTurn], new_tokens: int, number: int) -> list[Timing]:
+    """Every turn answered, the answer taken back whole, and the recorded one fed in its place, in nobody's time."""
+    said: list[int] = []
+    found = []
+    for turn, now in enumerate(turns, start=1):
+        history = now.ids[: now.history]
+        held = variant.rewind(common_prefix(said, history))
+        if held < len(history):
+            variant.feed(history[held:])
+        found.append(variant.turn(now.ids, new_tokens).labelled(variant.name, "dialogue", number, turn))
+        said = now.ids
     return found

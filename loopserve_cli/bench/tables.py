@@ -60,12 +60,12 @@ def dialogue_table(turns: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def agreement_line(difference: Mapping[str, Any] | None) -> str:
+def agreement_line(difference: Mapping[str, Any] | None, reference: str = "ours") -> str:
     """Whether the greedy tokens are the same, in a sentence."""
     if difference is None:
         return "greedy tokens: identical in every round"
     place = f"{difference['task']}, round {difference['round']}, turn {difference['turn']}, token {difference['token']}"
-    return f"greedy tokens: NOT identical, {difference['variant']} parts from ours first at {place}"
+    return f"greedy tokens: NOT identical, {difference['variant']} parts from {reference} first at {place}"
 
 
 def _spread(values: Mapping[str, float] | None) -> str:

@@ -7,16 +7,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loopserve_cli.replay.agreement import share_equal
+
 OURS = "loopserve"
 # The variant whose answers mean nothing, see floor.py.
 FLOOR = "attention for free"
+# What a turn's record says of it, under the same names; None where a variant does not measure it.
+MEASURES = (
+    "density",
+    "coverage",
+    "select_ms",
+    "keys_read",
+    "keys_stored",
+    "kv_store_device_bytes",
+    "kv_store_host_bytes",
+    "working_set_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """One turn of one variant: `ttft_ms` to the first token id on the host, `itl_ms` the gaps after it.
 
-    `task` is "prompt" (all in one turn) or "dialogue"; `round` and `turn` count from 1.
+    `task` is "prompt" (all in one turn) or "dialogue"; `round` and `turn` count from 1. `agreement` is the share of
+    greedy tokens equal to full attention's on the same turn of the same round, None for full attention itself.
     """
 
     tokens_new: int
@@ -32,6 +46,12 @@ class Timing:
     density: float | None = None
     coverage: float | None = None
     select_ms: float | None = None
+    keys_read: int | None = None
+    keys_stored: int | None = None
+    kv_store_device_bytes: int | None = None
+    kv_store_host_bytes: int | None = None
+    working_set_bytes: int | None = None
+    agreement: float | None = None
 
     def labelled(self, variant: str, task: str, number: int, turn: int) -> Timing:
         """The timing with its place in the run, and its time per output token when it has two."""
@@ -51,47 +71,75 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"median": statistics.median(known), "low": known[0], "high": known[-1]}
 
 
-def summarise(timings: Sequence[Timing]) -> dict[str, Any]:
+def with_agreement(timings: Sequence[Timing], full: str | None) -> list[Timing]:
+    """The timings, each with its agreement with the variant `full`; None where that did not run, or is not there."""
+    answers = {_place(t): t.output_ids for t in timings if t.variant == full}
+    return [
+        replace(t, agreement=share_equal(t.output_ids, answers[_place(t)]))
+        if t.variant not in (full, FLOOR) and _place(t) in answers
+        else t
+        for t in timings
+    ]
+
+
+def _place(timing: Timing) -> tuple[str, int, int]:
+    return timing.task, timing.round, timing.turn
+
+
+def summarise(timings: Sequence[Timing], order: Sequence[str] = ()) -> dict[str, Any]:
     """The prompt by variant, the dialogue by turn and variant, and the first difference in tokens.
 
-    A ratio is a variant's time over ours in the same round, so above 1 ours is faster; it is None for ours.
+    A ratio is a variant's time over the baseline's in the same round, so above 1 the baseline is faster; it is None
+    for the baseline. That is ours, or the first of `order`, by which the variants then stand.
     """
     prompt = [t for t in timings if t.task == "prompt"]
     talk = [t for t in timings if t.task == "dialogue"]
+    order = order or [OURS, *sorted({t.variant for t in timings} - {OURS})]
     return {
-        "prompt": _by_variant(prompt),
+        "baseline": order[0],
+        "prompt": _by_variant(prompt, order),
         "dialogue": [
-            {"turn": turn, "variants": _by_variant([t for t in talk if t.turn == turn])}
+            {"turn": turn, "variants": _by_variant([t for t in talk if t.turn == turn], order)}
             for turn in sorted({t.turn for t in talk})
         ],
-        "first_difference": first_difference(timings),
+        "agreement": {
+            name: {"prompt": _mean_agreement(prompt, name), "dialogue": _mean_agreement(talk, name)} for name in order
+        },
+        "first_difference": first_difference(timings, order[0]),
     }
 
 
-def _by_variant(timings: Sequence[Timing]) -> dict[str, Any]:
-    ours = {t.round: t for t in timings if t.variant == OURS}
+def _mean_agreement(timings: Iterable[Timing], variant: str) -> float | None:
+    known = [t.agreement for t in timings if t.variant == variant and t.agreement is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _by_variant(timings: Sequence[Timing], order: Sequence[str]) -> dict[str, Any]:
+    baseline = {t.round: t for t in timings if t.variant == order[0]}
     rows: dict[str, Any] = {}
-    for name in sorted({t.variant for t in timings}, key=lambda name: (name != OURS, name)):
+    for name in order:
         of_name = [t for t in timings if t.variant == name]
+        if not of_name:
+            continue
         row: dict[str, Any] = {"tokens_new": of_name[0].tokens_new, "tokens_cached": of_name[0].tokens_cached}
         for measure in ("ttft_ms", "tpot_ms"):
             row[measure] = spread(getattr(t, measure) for t in of_name)
-            ratios = [getattr(t, measure) / getattr(ours[t.round], measure) for t in of_name]
-            row[measure.replace("_ms", "_ratio")] = None if name == OURS else spread(ratios)
-        for measure in ("density", "coverage", "select_ms"):
+            ratios = [getattr(t, measure) / getattr(baseline[t.round], measure) for t in of_name]
+            row[measure.replace("_ms", "_ratio")] = None if name == order[0] else spread(ratios)
+        for measure in (*MEASURES, "agreement"):
             known = [getattr(t, measure) for t in of_name if getattr(t, measure) is not None]
             row[measure] = spread(known) if known else None
         rows[name] = row
     return rows
 
 
-def first_difference(timings: Sequence[Timing]) -> dict[str, Any] | None:
-    """Where a variant's greedy tokens first part from ours, by task, round and turn; None when they never do."""
-    ours = {(t.task, t.round, t.turn): t for t in timings if t.variant == OURS}
+def first_difference(timings: Sequence[Timing], reference: str = OURS) -> dict[str, Any] | None:
+    """Where a variant's greedy tokens first part from the reference's, by task, round and turn; None if never."""
+    expected = {_place(t): t.output_ids for t in timings if t.variant == reference}
     for timing in timings:
         if timing.variant == FLOOR:
             continue
-        mine = ours[timing.task, timing.round, timing.turn].output_ids
+        mine = expected[_place(timing)]
         if timing.output_ids != mine:
             pairs = zip(mine, timing.output_ids, strict=False)
             same = min(len(mine), len(timing.output_ids))

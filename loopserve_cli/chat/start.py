@@ -13,6 +13,7 @@ from rich.text import Text
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.files import begin_with, header
 from loopserve_cli.chat.interrupts import quiet_keyboard
+from loopserve_cli.chat.kept import feed
 from loopserve_cli.chat.places import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
@@ -45,7 +46,7 @@ def run(options: ChatOptions) -> int:
     if past is not None:
         if message is None:
             show_tail(session)
-        session.feed()
+        feed(session, past[2].path)
     if message is not None:
         return run_single(session, message)
     history = open_history(history_file(), session.warn)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +17,16 @@ from loopserve_cli.engine.chunks import choosing_chunk, chunks
 from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.evict import Eviction
+from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.placement import layer_devices
 from loopserve_cli.engine.sampling import Sampler, TextStream
+from loopserve_cli.engine.saved import SavedStore, write
 from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.engine.times import times
-from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
+from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError, UsageError
 from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
@@ -45,6 +50,10 @@ class Engine:
         self.model_name = loaded.name
         self.quant = loaded.quant
         self.tokens: list[int] = []
+        # Which profiles' policies, as text, computed what is stored, and the profiles' names.
+        self.made_under: dict[str, str] = {}
+        # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
+        self._identity = identify(loaded.model, loaded.tokenizer, loaded.name, loaded.quant) if loaded.quant else None
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
         self._layers = loaded.layers
@@ -91,6 +100,7 @@ class Engine:
     def _use(self, profile: Profile, store: Store) -> None:
         """Begin with a profile and a store; captured steps and working sets belong to both."""
         self.profile = profile
+        self._policies = json.dumps([asdict(profile.prefill), asdict(profile.keep)], sort_keys=True)
         self.policy = prefill_policy(profile.prefill)
         self.keep = keep_policy(profile.keep)
         self._store = store
@@ -127,13 +137,69 @@ class Engine:
             length = self._eviction.rewind(length)
             self._decode.rewind()
         del self.tokens[length:]
+        if not self.tokens:
+            self.made_under.clear()
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
         self._store.reset()
         self._use(self.profile, self._store)
         self.tokens.clear()
+        self.made_under.clear()
         empty_cache(self._torch_device)
+
+    @property
+    def identity(self) -> Identity:
+        """What a saved store must agree with to be this model's."""
+        if self._identity is None:
+            self._identity = identify(self.model, self.tokenizer, self.model_name, self.quant)
+        return self._identity
+
+    @torch.inference_mode()
+    def save(self, path: Path) -> int:
+        """Write what is stored to a file, all of it or nothing; returns its bytes.
+
+        Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
+        refuses.
+        """
+        if self.freezes:
+            raise UsageError("retain.tier is evict: what it has dropped could not be loaded, so its cache is not saved")
+        if not self.tokens:
+            raise UsageError("there is nothing in the cache yet; ask something first")
+        return write(path, self._store, self.tokens, self.identity, self.made_under)
+
+    def saved(self, path: Path) -> SavedStore:
+        """The store in a file, for `restore`; raises LoopserveError, in one line, for one that is not this engine's."""
+        if self.freezes:
+            raise UsageError(f"{path}: retain.tier is evict, which loads no saved cache")
+        saved = SavedStore.read(path)
+        difference = saved.identity.difference(self.identity)
+        if difference is not None:
+            raise LoopserveError(f"{path} was saved {difference}")
+        return saved
+
+    @torch.inference_mode()
+    def restore(self, saved: SavedStore) -> None:
+        """Hold what a file holds, in place of what was stored; raises LoopserveError, and holds nothing, if that fails.
+
+        The state is that after the last saved token, exactly, under any profile that does not evict.
+        """
+        self.reset()
+        self._store.reserve(self._room_for(len(saved.tokens) + RESERVED_ANSWER))
+        try:
+            saved.into(self._store, layer_devices(self.model))
+        except BaseException as error:
+            self.reset()
+            if is_out_of_memory(error):
+                raise LoopserveError(f"{saved.path}: out of memory at {len(saved.tokens)} tokens") from error
+            raise
+        self.tokens += saved.tokens
+        self.made_under |= saved.profiles
+
+    @property
+    def made_otherwise(self) -> list[str]:
+        """The names of other profiles under which some of what is stored was computed: its keys are theirs."""
+        return [name for policies, name in self.made_under.items() if policies != self._policies]
 
     def feed(self, ids: list[int]) -> None:
         """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing."""
@@ -281,6 +347,7 @@ class Engine:
         prefill.last_chunk = last
         with self._whole_or_nothing():
             logits = self._forward(chunk, prefill, decode)
+            self.made_under[self._policies] = self.profile.name
             if not prefill.layers:
                 self.rewind(len(self.tokens) - len(chunk))
                 raise ModelError(

@@ -37,13 +37,11 @@ class Slot:
         self.rows = 0
         self.ready: torch.cuda.Event | None = None
 
-    def fit(self, host_keys: Tensor, host_values: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The slot's buffers, of the shape of a layer's host buffers; what was in them may be lost."""
-        if self.keys is None or self.values is None or (self.keys.shape, self.keys.device) != (host_keys.shape, device):
-            self.keys = self.values = self.layer = None  # first the old ones go
-            self.keys = torch.empty_like(host_keys, device=device, pin_memory=False)
-            self.values = torch.empty_like(host_values, device=device, pin_memory=False)
-        return self.keys, self.values
+    def fits(self, layer: HostLayer) -> bool:
+        """Whether the buffers have the shape of the layer's, which may have grown, and lie on its device."""
+        if self.keys is None or layer.keys is None:
+            return False
+        return (self.keys.shape, self.keys.device) == (layer.keys.shape, layer.device)
 
 
 class Staging:
@@ -75,15 +73,20 @@ class Staging:
     def fetch(self, layer: HostLayer) -> Slot:
         """Begin to bring a layer's host rows to the device, unless they are there or on their way."""
         slot = self.slots[layer.number % 2]
-        assert layer.keys is not None and layer.values is not None
-        there = slot.keys is not None and slot.keys.shape == layer.keys.shape  # it may have grown since
-        if there and (slot.layer, slot.rows) == (layer.number, layer.flushed):
+        if slot.fits(layer) and (slot.layer, slot.rows) == (layer.number, layer.flushed):
             return slot
-        keys, values = slot.fit(layer.keys, layer.values, layer.device)
+        assert layer.keys is not None and layer.values is not None
+        if not slot.fits(layer):
+            self.settle(layer.device)
+            slot.keys = slot.values = None  # first the old ones go
+            slot.keys = torch.empty_like(layer.keys, device=layer.device, pin_memory=False)
+            slot.values = torch.empty_like(layer.values, device=layer.device, pin_memory=False)
+        keys, values = slot.keys, slot.values
+        assert keys is not None and values is not None
         rows = layer.flushed
         with self.copying(layer.device):
-            keys[:, :, :rows].copy_(layer.keys[:, :, :rows], non_blocking=True)
-            values[:, :, :rows].copy_(layer.values[:, :, :rows], non_blocking=True)
+            _copy_rows(keys[:, :, :rows], layer.keys[:, :, :rows])
+            _copy_rows(values[:, :, :rows], layer.values[:, :, :rows])
             slot.ready = torch.cuda.current_stream().record_event() if layer.device.type == "cuda" else None
         slot.layer, slot.rows = layer.number, rows
         return slot
@@ -160,8 +163,8 @@ class HostLayer(StoreLayer):
         keys[:, :, first:end].copy_(key_states)
         values[:, :, first:end].copy_(value_states)
         with self.staging.copying(self.device):
-            self.keys[:, :, first:end].copy_(keys[:, :, first:end], non_blocking=True)
-            self.values[:, :, first:end].copy_(values[:, :, first:end], non_blocking=True)
+            _copy_rows(self.keys[:, :, first:end], keys[:, :, first:end])
+            _copy_rows(self.values[:, :, first:end], values[:, :, first:end])
         self.length = self.flushed = end
         self._announce()
         return keys[:, :, :end], values[:, :, :end]
@@ -176,6 +179,13 @@ class HostLayer(StoreLayer):
         """The first `rows` keys and values, [1, G, rows, D], in the staging, while the next layer's come."""
         keys, values = self.buffers()
         return keys[:, :, :rows], values[:, :, :rows]
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """All keys and values, [1, G, length, D], in the host's memory, the tail's too."""
+        self._flush()
+        self.staging.settle(self.device)
+        assert self.keys is not None and self.values is not None
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def buffers(self) -> tuple[Tensor, Tensor]:
         """The staging, the host's rows and the whole tail in it."""
@@ -209,8 +219,8 @@ class HostLayer(StoreLayer):
         assert self.keys is not None and self.values is not None
         assert self.tail_keys is not None and self.tail_values is not None
         with self.staging.copying(self.device):
-            self.keys[:, :, self.flushed : self.length].copy_(self.tail_keys[:, :, :count], non_blocking=True)
-            self.values[:, :, self.flushed : self.length].copy_(self.tail_values[:, :, :count], non_blocking=True)
+            _copy_rows(self.keys[:, :, self.flushed : self.length], self.tail_keys[:, :, :count])
+            _copy_rows(self.values[:, :, self.flushed : self.length], self.tail_values[:, :, :count])
         # The next token overwrites the tail.
         self.staging.settle(self.device)
         self.flushed = self.length
@@ -247,6 +257,12 @@ def host_layers(count: int) -> list[StoreLayer]:
     layers: list[HostLayer] = []
     layers += (HostLayer(number, staging, layers) for number in range(count))
     return list(layers)
+
+
+def _copy_rows(target: Tensor, source: Tensor) -> None:
+    """Copy rows [1, G, n, D] head by head: what is not contiguous torch copies in steps, and waits for them."""
+    for into, rows in zip(target[0], source[0], strict=True):
+        into.copy_(rows, non_blocking=True)
 
 
 def _host_buffer(like: Tensor, rows: int, pinned: bool) -> Tensor:

@@ -1,9 +1,9 @@
-"""Models by hub name, local folder, or "demo": onto one device, or several when one is too small."""
+"""Models by hub name, local folder, "demo" or "random:NAME": onto one device, or several when one is too small."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
+from loopserve_cli.engine.random_model import random_config, random_model
 from loopserve_cli.errors import ModelError
+from loopserve_cli.shapes import random_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -37,12 +39,11 @@ class LoadedModel:
 
 
 def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None) -> LoadedModel:
-    """Load a model and its tokenizer; `progress` is told each step.
+    """Load a model and its tokenizer, or make a random one; `progress` is told each step.
 
     Raises ModelError, in one line, for everything a user can mend: a missing folder or download, an
     architecture without exchangeable attention, a missing device, too little memory.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -55,22 +56,15 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     tokenizer = read_tokenizer(source, options)
     dtype = pick_dtype(options.dtype, device, config)
     needed = weight_bytes(config, dtype, options)
-    placement = place(options, device, needed)
-    progress(f"loading {options.model}: {needed / 2**30:.2f} GiB on {device}")
     attention.register()
-    with ReadableErrors(options.model):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention.ATTENTION_NAME,
-            quantization_config=quantisation(options.quant, dtype),
-            trust_remote_code=options.trust_remote_code,
-            device_map=placement,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told in our words below
-        )
-    check_weights(report, options)
+    if random_shape(options.model) is None:
+        placement = place(options, device, needed)
+        progress(f"loading {options.model}: {needed / 2**30:.2f} GiB on {device}")
+        model = read_model(source, config, dtype, placement, options)
+    else:
+        place(replace(options, device=str(device)), device, needed)  # one device, never spread
+        progress(f"making {options.model}: {needed / 2**30:.2f} GiB on {device}; its answers mean nothing")
+        model = random_model(config, dtype, device, attention.ATTENTION_NAME)
     model.eval()
     text = config.get_text_config()
     return LoadedModel(
@@ -85,9 +79,34 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     )
 
 
+def read_model(
+    source: str, config: PreTrainedConfig, dtype: torch.dtype, placement: dict[str, str] | str, options: ModelOptions
+) -> PreTrainedModel:
+    """The model with its weights as they were saved, and our attention."""
+    from transformers import AutoModelForCausalLM
+
+    with ReadableErrors(options.model):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention.ATTENTION_NAME,
+            quantization_config=quantisation(options.quant, dtype),
+            trust_remote_code=options.trust_remote_code,
+            device_map=placement,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told in our words below
+        )
+    check_weights(report, options)
+    return model
+
+
 def resolve(name: str) -> str:
-    """A folder for "demo" and for paths, else the hub name; raises ModelError when a folder is not there."""
-    if name == "demo":
+    """A folder for "demo" and for paths, else the hub name; raises ModelError when a folder is not there.
+
+    A random model speaks the demo model's language: its tokenizer and chat template are read from there.
+    """
+    if name == "demo" or random_shape(name) is not None:
         return str(demo_model_folder())
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or path.exists() or name.count("/") > 1
@@ -101,11 +120,13 @@ def resolve(name: str) -> str:
 
 
 def read_config(source: str, options: ModelOptions) -> PreTrainedConfig:
-    """The model's configuration, from the folder, the cache or the hub."""
+    """The model's configuration, from the folder, the cache or the hub; a random one's from its shape."""
     from transformers import AutoConfig
 
     with ReadableErrors(options.model):
-        return AutoConfig.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    shape = random_shape(options.model)
+    return config if shape is None else random_config(shape, config)
 
 
 def read_tokenizer(source: str, options: ModelOptions) -> PreTrainedTokenizerBase:

@@ -9,9 +9,10 @@ import torch
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.errors import ModelError
+from loopserve_cli.shapes import random_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # The share of free memory that weights may take: the rest is for keys, values and activations.
 SPARE = 0.9
@@ -51,6 +52,7 @@ def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype, options: ModelOpt
 
     with ReadableErrors(options.model), init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=options.trust_remote_code)
+    model.tie_weights()  # on the way to having no storage, shared weights were parted and would count twice
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     tied = model.get_output_embeddings()
     kept = tied.weight.numel() if tied is not None else 0
@@ -74,9 +76,16 @@ def place(options: ModelOptions, device: torch.device, needed: int) -> dict[str,
                 return "auto"
             free = together
     if needed > free * SPARE:
-        hint = "a smaller model" if options.quant == "nf4" else "--quant nf4 or a smaller model"
+        smallest = options.quant == "nf4" or random_shape(options.model) is not None
+        hint = "a smaller model" if smallest else "--quant nf4 or a smaller model"
         raise ModelError(
             f"{options.model} needs {needed / 2**30:.1f} GiB for its weights, but {device} has "
             f"{free / 2**30:.1f} GiB free; use {hint}"
         )
     return {"": str(device)}
+
+
+def layer_devices(model: PreTrainedModel) -> dict[int, torch.device]:
+    """Where each layer of a loaded model computes its keys and values, by the number its cache knows it by."""
+    numbered = ((getattr(module, "layer_idx", None), module) for module in model.modules())
+    return {number: next(module.parameters()).device for number, module in numbered if isinstance(number, int)}

@@ -31,15 +31,17 @@ class Captured(Protocol):
 class CudaCapture:
     """A step as a CUDA graph. Capturing does nothing of it yet."""
 
-    def __init__(self, step: Callable[[], Tensor]) -> None:
+    def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
         """Raises RuntimeError when the step waits for the device somewhere."""
+        self._device = device
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.device(device), torch.cuda.graph(self._graph):
             self._logits = step()
 
     def replay(self) -> Tensor:
         """Launch the whole step."""
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
         return self._logits
 
 
@@ -57,13 +59,10 @@ class Stepper:
         self._model = model
         self._store = store
         self._capture = capture
+        self._device = device
         self._ids = torch.zeros(1, 1, dtype=torch.int64, device=device)
         self._positions = torch.zeros(1, 1, dtype=torch.int64, device=device)
         self._captures: dict[object, Captured | None] = {}
-
-    def forget(self) -> None:
-        """Let go of all captures, and of the memory they hold."""
-        self._captures.clear()
 
     @torch.inference_mode()
     def step(self, token: int, position: int, decode: DecodeTurn) -> Tensor:
@@ -87,7 +86,7 @@ class Stepper:
         captured = self._captures[state]
         if captured is None:
             try:
-                captured = self._captures[state] = self._capture(lambda: self._forward(decode))
+                captured = self._captures[state] = self._capture(lambda: self._forward(decode), self._device)
             except RuntimeError as error:
                 self.refusal = str(error).partition("\n")[0]
                 return self._forward(decode)

@@ -1,6 +1,6 @@
 """The full keys and values of a dialogue: buffers that grow, and never forget.
 
-One layer answers one protocol, whichever tier keeps it: update, write, everything, bytes, rewind, reset.
+One layer answers one protocol, whichever tier keeps it: update, write, everything, rows, bytes, rewind, reset.
 Appending writes into room that is already there; when there is none the buffer grows by half, so a token
 costs amortised constant time (transformers' own dynamic cache copies everything for every token).
 """
@@ -101,6 +101,10 @@ class StoreLayer(CacheLayerMixin):
         """The first `rows` keys and values, [1, G, rows, D], on the device."""
         assert self.keys is not None and self.values is not None
         return self.keys[:, :, :rows], self.values[:, :, :rows]
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """All valid keys and values, [1, G, length, D], where they lie."""
+        return self.everything(self.length)
 
     def buffers(self) -> tuple[Tensor, Tensor]:
         """Keys and values [1, G, C, D] on the device, a step's own token in them; what follows it may be anything."""

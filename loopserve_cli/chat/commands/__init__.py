@@ -50,7 +50,14 @@ COMMANDS = (
     Command("edit", dialogue.edit, "take the last exchange back and put its message into the input line"),
     Command("system", dialogue.system, 'show or change the system prompt; /system "" removes it', "[TEXT]"),
     Command("read", files.read, "put a file's text in front of your next message", "FILE", takes_path=True),
-    Command("save", files.save, "write a copy of the dialogue", "FILE", takes_path=True),
+    Command(
+        "save",
+        files.save,
+        "write a copy of the dialogue; --kv, with or without FILE, keeps its cache too: going on needs no prefill",
+        "FILE [--kv]",
+        choices=files.save_choices,
+        takes_path=True,
+    ),
     Command("load", files.load, "go on with a dialogue from a file, in a new transcript", "FILE", takes_path=True),
     Command(
         "set",

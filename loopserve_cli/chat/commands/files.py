@@ -7,11 +7,14 @@ from pathlib import Path
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import count
+from loopserve_cli.chat.kept import feed, keep
 from loopserve_cli.chat.places import new_transcript
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
+
+WITH_CACHE = "--kv"
 
 
 def read(session: Session, argument: str) -> None:
@@ -26,15 +29,41 @@ def read(session: Session, argument: str) -> None:
 
 
 def save(session: Session, argument: str) -> None:
-    """Write a copy of the dialogue; a file that this chat wrote before is replaced."""
-    path = path_argument(argument, "/save FILE")
-    messages = session.conversation.messages
-    if not any(m.role == "user" for m in messages):
+    """Write a copy of the dialogue, with --kv the cache beside it; without FILE, beside the chat's own transcript."""
+    name, cache = _with_cache(argument)
+    own = session.autosave.path if session.autosave.begun else None
+    path = own if own is not None and cache and not name else path_argument(name, "/save FILE [--kv]")
+    if not any(m.role == "user" for m in session.conversation.messages):
         raise UsageError("there is nothing to save yet")
-    if session.autosave.begun and session.autosave.path is not None and _same(path, session.autosave.path):
+    if own is not None and _same(path, own):
         session.sync()
-        session.note(f"{path} is this chat's own transcript; it is saved after every step")
-        return
+        if not cache:
+            session.note(f"{path} is this chat's own transcript; it is saved after every step")
+    else:
+        _save_copy(session, path)
+    if cache:
+        keep(session, path)
+
+
+def save_choices(_session: Session, before: list[str]) -> list[str]:
+    """What may follow a file's name."""
+    return [] if WITH_CACHE in before else [WITH_CACHE]
+
+
+def _with_cache(argument: str) -> tuple[str, bool]:
+    """The file's name, perhaps empty, and whether --kv stands before or after it."""
+    name = argument.strip()
+    if name == WITH_CACHE:
+        return "", True
+    for rest in (name.removesuffix(f" {WITH_CACHE}"), name.removeprefix(f"{WITH_CACHE} ")):
+        if rest != name:
+            return rest.strip(), True
+    return name, False
+
+
+def _save_copy(session: Session, path: Path) -> None:
+    """Write a copy of the dialogue; a file that this chat wrote before is replaced."""
+    messages = session.conversation.messages
     again = path.resolve() in session.copies
     if path.exists() and not again:
         raise UsageError(f"{path} exists already; give another name")
@@ -61,7 +90,7 @@ def load(session: Session, argument: str) -> None:
         kept = f"; the dialogue before is in {before.path}" if before.begun else ""
         session.note(f"saving to {session.autosave.path}{kept}")
     session.note(f"loaded {len(messages)} messages")
-    session.feed()
+    feed(session, path)
 
 
 def header(session: Session) -> Header:

@@ -1,0 +1,82 @@
+"""The tables of `bench decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from loopserve_cli.bench.comparison_tables import name_of
+from loopserve_cli.output import new_table, output_console, titled
+from loopserve_cli.replay.tables import mebibytes, number, percent, whole
+
+HEADS = (
+    "TPOT\nms",
+    "step\nms",
+    "gain",
+    "at\nmost",
+    "bound\nms",
+    "of bound\n%",
+    "keys\nread",
+    "choosing\n%",
+    "steps in\na graph",
+    "KV device\nMiB",
+    "of full\n%",
+    "KV host\nMiB",
+)
+LEGEND = """\
+median (lowest to highest) over the rounds
+  TPOT        over the whole answer
+  step        a settled one: after those that read everything because there was no output yet to choose by
+  gain        the first profile's step over this one's in the same round; at most: what their bounds allow
+  bound       reading the weights and the keys, at the bandwidth of a copy
+  choosing    keys, again and again, of the settled steps' time
+  KV          as allocated, with the working set, of what so many tokens take in full"""
+
+
+def print_tables(whole_run: Mapping[str, Any], title: str) -> None:
+    """A table for every length, and what the figures mean; plain text on a pipe."""
+    console = output_console()
+    bound = whole_run["bound"]
+    for entry in whole_run["summary"]:
+        console.print(titled(f"{entry['tokens']:,} tokens: {title}", length_table(entry["profiles"])))
+    console.print(LEGEND)
+    console.print(
+        f"a step reads {mebibytes(bound['weight_bytes'])} MiB of weights and {bound['kv_bytes_per_token']:,} bytes for "
+        f"every key; a copy moves {number(bound['bandwidth_bytes_per_s'] / 1e9)} GB/s, read and written",
+        soft_wrap=True,
+    )
+    rows = (row for entry in whole_run["summary"] for row in entry["profiles"].values())
+    for refusal in dict.fromkeys(row["graph_refusal"] for row in rows if row["graph_refusal"]):
+        console.print(f"the model's steps cannot be captured as a graph: {refusal}", soft_wrap=True)
+
+
+def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The profiles at one length."""
+    table = new_table()
+    table.add_column("", no_wrap=True)
+    for head in HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, row in rows.items():
+        table.add_row(
+            name_of(name),
+            number(row["tpot_ms"]["median"]),
+            spread_of(row["step_ms"]),
+            "" if row["gain"] is None else spread_of(row["gain"]),
+            "" if row["most_gain"] is None else number(row["most_gain"]),
+            number(row["bound_ms"]),
+            percent(row["bound_share"]["median"]),
+            whole(row["keys_read"]),
+            percent(None if row["choosing_share"] is None else row["choosing_share"]["median"]),
+            f"{row['graph_replays']} of {row['steps']}",
+            mebibytes(row["kv_device_bytes"]),
+            percent(row["kv_device_share"]),
+            mebibytes(row["kv_store_host_bytes"]),
+        )
+    return table
+
+
+def spread_of(values: Mapping[str, float]) -> str:
+    """The median with its range."""
+    return f"{number(values['median'])} ({number(values['low'])} to {number(values['high'])})"

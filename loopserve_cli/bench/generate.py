@@ -1,0 +1,158 @@
+"""transformers' `generate`, on its own copy of the weights, as one of the ways to run a model that are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from loopserve_cli.bench.timing import Timing, timing_of
+from loopserve_cli.config import ModelOptions
+from loopserve_cli.shapes import random_shape
+
+if TYPE_CHECKING:
+    import torch
+
+    from loopserve_cli.engine.loader import LoadedModel
+
+GENERATE = "transformers"
+STATIC = "transformers, static cache"
+
+
+class Stamps:
+    """A streamer for `generate` that notes when each token is on the host. The prompt comes first."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self.times: list[float] = []
+        self.ids: list[int] = []
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """The prompt, then one token at a time."""
+        if self._prompt_seen:
+            self.times.append(time.perf_counter())
+            self.ids += value.flatten().tolist()
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+class Generate:
+    """transformers' `generate` with SDPA; it keeps its own cache, so that follow-up turns feed only what is new.
+
+    A static cache cannot be cropped, and neither can a sliding window that has slid: such a variant `rewinds` not,
+    and so takes no part in a dialogue whose answers are taken back.
+    """
+
+    def __init__(self, model: Any, static: int | None = None) -> None:
+        """A dynamic cache, or a static one of so many tokens, which is what transformers decodes fastest with."""
+        self.model = model
+        self.static = static
+        self.name = STATIC if static else GENERATE
+        self.dialogues = static is None
+        self.rewinds = static is None and can_be_cropped(self._new_cache())
+        self._cache: Any = None
+
+    def reset(self) -> None:
+        """Drop the cache."""
+        self._cache = None
+        if self.model.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def rewind(self, length: int) -> int:
+        """Hold only the first `length` tokens, and return that; only where it `rewinds`."""
+        assert self.rewinds
+        if self._cache is not None:
+            self._cache.crop(length - int(self._cache.get_seq_length()))
+        return length
+
+    def feed(self, ids: list[int]) -> None:
+        """Hold `ids` too, without answering."""
+        import torch
+
+        if self._cache is None:
+            self._cache = self._new_cache()
+        with torch.no_grad():
+            inputs = torch.tensor([ids], device=self.model.device)
+            self.model(input_ids=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+
+    def turn(self, ids: list[int], new_tokens: int) -> Timing:
+        """Answer `ids` with the cache of the turns before. What it read of it and left out is not measured."""
+        import torch
+
+        if self._cache is None:
+            self._cache = self._new_cache()
+        cached = int(self._cache.get_seq_length())
+        stamps = Stamps()
+        started = time.perf_counter()
+        inputs = torch.tensor([ids], device=self.model.device)
+        self.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            past_key_values=self._cache,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            streamer=stamps,
+        )
+        timing = timing_of(started, stamps.times, stamps.ids, len(ids) - cached, cached)
+        device, host = bytes_of(self._cache.layers)
+        stored = int(self._cache.get_seq_length())
+        return replace(timing, keys_stored=stored, kv_store_device_bytes=device, kv_store_host_bytes=host)
+
+    def _new_cache(self) -> Any:
+        from transformers import DynamicCache, StaticCache
+
+        if self.static is None:
+            return DynamicCache(config=self.model.config)
+        return StaticCache(config=self.model.config, max_cache_len=self.static)
+
+
+def can_be_cropped(cache: Any) -> bool:
+    """Whether every layer keeps all that it was given."""
+    from transformers.cache_utils import DynamicLayer
+
+    return all(isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers)
+
+
+def bytes_of(layers: Iterable[Any]) -> tuple[int, int]:
+    """Bytes of the cache's tensors, on accelerators and on the host."""
+    device = host = 0
+    for layer in layers:
+        for tensor in (layer.keys, layer.values):
+            if tensor is not None and tensor.device.type == "cpu":
+                host += tensor.nbytes
+            elif tensor is not None:
+                device += tensor.nbytes
+    return device, host
+
+
+def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:
+    """The model as transformers itself runs it: same weights, dtype, quantisation and devices, SDPA, no stop ids."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from loopserve_cli.engine.load_errors import ReadableErrors
+    from loopserve_cli.engine.loader import quantisation, read_config, resolve
+    from loopserve_cli.engine.random_model import random_model
+
+    source, dtype = resolve(options.model), loaded.model.dtype
+    model: Any
+    if random_shape(options.model) is not None:
+        model = random_model(read_config(source, options), dtype, loaded.device, "sdpa")
+    else:
+        with ReadableErrors(options.model):
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                quantization_config=quantisation(options.quant, dtype),
+                trust_remote_code=options.trust_remote_code,
+                device_map=getattr(loaded.model, "hf_device_map", None) or {"": str(loaded.device)},
+            )
+    model.eval()
+    model.generation_config = GenerationConfig(pad_token_id=0)
+    return model

@@ -1,0 +1,69 @@
+"""What `loopserve bench turns` was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loopserve_cli.config import ModelOptions
+from loopserve_cli.demo.files import TRANSCRIPTS
+from loopserve_cli.errors import UsageError
+from loopserve_cli.profile import profile_names
+
+RIVALS = ("transformers",)
+SYNTHETIC = "synthetic"
+DIALOGUES = (SYNTHETIC, *TRANSCRIPTS)
+EVERY_PROFILE = "all"
+FIRST_PROFILE = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsOptions:
+    """What `loopserve bench turns` was asked for.
+
+    `profile` is ours; `against` is "transformers", or another profile in the same engine.
+    `tokens` is the prompt's length, `new_tokens` the answer's, `rounds` how often each variant runs.
+    The same `tokens` are then said again in a dialogue of `turns` equal turns.
+
+    With `profiles` it is a comparison of all of them, whom `against`, if not None, joins; `new_tokens` is then also
+    the length of every answer of the dialogue. `dialogue` may then be a bundled one: its own turns, up to `tokens` of
+    them, None for the whole.
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    against: str | None = "transformers"
+    tokens: int | None = 16384
+    new_tokens: int = 64
+    rounds: int = 5
+    turns: int = 4
+    json: bool = False
+    profile: str = FIRST_PROFILE
+    profiles: tuple[str, ...] = ()
+    dialogue: str = SYNTHETIC
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be timed."""
+        rivals = (*RIVALS, *profile_names())
+        against = self.against
+        if against is not None and against.partition("+")[0] not in rivals and not against.endswith(".toml"):
+            raise UsageError(f"unknown --against {against!r}; choose one of {', '.join(rivals)}")
+        if self.dialogue not in DIALOGUES:
+            raise UsageError(f"unknown --dialogue {self.dialogue!r}; choose one of {', '.join(DIALOGUES)}")
+        for name, low in {"tokens": 1, "new_tokens": 2, "rounds": 1, "turns": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} is {value}, but must be at least {low}")
+        if self.dialogue == SYNTHETIC and self.tokens is not None and self.tokens < self.turns:
+            raise UsageError(f"--tokens {self.tokens} is too few for --turns {self.turns}; each needs one at least")
+        assert self.dialogue == SYNTHETIC or self.profiles, "only a comparison has bundled dialogues"
+        assert self.dialogue != SYNTHETIC or self.tokens is not None, "only a bundled dialogue has a length of its own"
+
+
+def all_named(names: Sequence[str]) -> tuple[str, ...]:
+    """The profiles by name, each once; "all" is every shipped one, full attention first."""
+    named: list[str] = []
+    for name in names:
+        shipped = sorted(profile_names(), key=lambda name: name != FIRST_PROFILE)
+        named += shipped if name == EVERY_PROFILE else [name]
+    return tuple(dict.fromkeys(named))
