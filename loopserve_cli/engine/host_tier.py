@@ -15,100 +15,15 @@ the other, and all of it is counted as host memory, where it lies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from loopserve_cli.engine.staging import Staging, copy_rows
 from loopserve_cli.engine.store import GROWTH, ROUND, StoreLayer
 
 TAIL = 64
-
-
-class Slot:
-    """Room on the device for one layer's keys and values; `layer` and `rows` say whose are in it."""
-
-    def __init__(self) -> None:
-        """Nothing is allocated until the first layer comes."""
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
-        self.layer: int | None = None
-        self.rows = 0
-        self.ready: torch.cuda.Event | None = None
-
-    def fits(self, layer: HostLayer) -> bool:
-        """Whether the buffers have the shape of the layer's, which may have grown, and lie on its device."""
-        if self.keys is None or layer.keys is None:
-            return False
-        return (self.keys.shape, self.keys.device) == (layer.keys.shape, layer.device)
-
-
-class Staging:
-    """Two slots, and the stream that fills them."""
-
-    def __init__(self) -> None:
-        """Empty slots."""
-        self.slots = (Slot(), Slot())
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Every buffer that is allocated."""
-        return [part for slot in self.slots for part in (slot.keys, slot.values) if part is not None]
-
-    def copying(self, device: torch.device) -> AbstractContextManager[Any]:
-        """What is copied inside runs beside the computation, after all that was asked of it so far."""
-        if device.type != "cuda":
-            return nullcontext()
-        stream = self._streams.setdefault(device, torch.cuda.Stream(device))
-        stream.wait_stream(torch.cuda.current_stream(device))
-        return torch.cuda.stream(stream)
-
-    def settle(self, device: torch.device) -> None:
-        """Wait until the host's memory holds what was copied there."""
-        if device in self._streams:
-            self._streams[device].synchronize()
-
-    def fetch(self, layer: HostLayer) -> Slot:
-        """Begin to bring a layer's host rows to the device, unless they are there or on their way."""
-        slot = self.slots[layer.number % 2]
-        if slot.fits(layer) and (slot.layer, slot.rows) == (layer.number, layer.flushed):
-            return slot
-        assert layer.keys is not None and layer.values is not None
-        if not slot.fits(layer):
-            self.settle(layer.device)
-            slot.keys = slot.values = None  # first the old ones go
-            slot.keys = torch.empty_like(layer.keys, device=layer.device, pin_memory=False)
-            slot.values = torch.empty_like(layer.values, device=layer.device, pin_memory=False)
-        keys, values = slot.keys, slot.values
-        assert keys is not None and values is not None
-        rows = layer.flushed
-        with self.copying(layer.device):
-            _copy_rows(keys[:, :, :rows], layer.keys[:, :, :rows])
-            _copy_rows(values[:, :, :rows], layer.values[:, :, :rows])
-            slot.ready = torch.cuda.current_stream().record_event() if layer.device.type == "cuda" else None
-        slot.layer, slot.rows = layer.number, rows
-        return slot
-
-    def take(self, layer: HostLayer) -> tuple[Tensor, Tensor]:
-        """A layer's buffers on the device, once its host rows have come into them; they are the caller's to fill."""
-        slot = self.fetch(layer)
-        if slot.ready is not None:
-            torch.cuda.current_stream(layer.device).wait_event(slot.ready)
-        slot.layer = None
-        assert slot.keys is not None and slot.values is not None
-        return slot.keys, slot.values
-
-    def forget(self) -> None:
-        """What the slots hold is of no use any more."""
-        for slot in self.slots:
-            slot.layer = None
-
-    def reset(self) -> None:
-        """Give the memory back."""
-        for slot in self.slots:
-            slot.keys = slot.values = slot.layer = None
 
 
 class HostLayer(StoreLayer):
@@ -163,8 +78,8 @@ class HostLayer(StoreLayer):
         keys[:, :, first:end].copy_(key_states)
         values[:, :, first:end].copy_(value_states)
         with self.staging.copying(self.device):
-            _copy_rows(self.keys[:, :, first:end], keys[:, :, first:end])
-            _copy_rows(self.values[:, :, first:end], values[:, :, first:end])
+            copy_rows(self.keys[:, :, first:end], keys[:, :, first:end])
+            copy_rows(self.values[:, :, first:end], values[:, :, first:end])
         self.length = self.flushed = end
         self._announce()
         return keys[:, :, :end], values[:, :, :end]
@@ -219,8 +134,8 @@ class HostLayer(StoreLayer):
         assert self.keys is not None and self.values is not None
         assert self.tail_keys is not None and self.tail_values is not None
         with self.staging.copying(self.device):
-            _copy_rows(self.keys[:, :, self.flushed : self.length], self.tail_keys[:, :, :count])
-            _copy_rows(self.values[:, :, self.flushed : self.length], self.tail_values[:, :, :count])
+            copy_rows(self.keys[:, :, self.flushed : self.length], self.tail_keys[:, :, :count])
+            copy_rows(self.values[:, :, self.flushed : self.length], self.tail_values[:, :, :count])
         # The next token overwrites the tail.
         self.staging.settle(self.device)
         self.flushed = self.length
@@ -257,12 +172,6 @@ def host_layers(count: int) -> list[StoreLayer]:
     layers: list[HostLayer] = []
     layers += (HostLayer(number, staging, layers) for number in range(count))
     return list(layers)
-
-
-def _copy_rows(target: Tensor, source: Tensor) -> None:
-    """Copy rows [1, G, n, D] head by head: what is not contiguous torch copies in steps, and waits for them."""
-    for into, rows in zip(target[0], source[0], strict=True):
-        into.copy_(rows, non_blocking=True)
 
 
 def _host_buffer(like: Tensor, rows: int, pinned: bool) -> Tensor:

@@ -1,0 +1,72 @@
+"""A dialogue's store to a file and back, for the one model that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.identity import Identity, identify
+from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.out_of_memory import is_out_of_memory
+from loopserve_cli.engine.placement import layer_devices
+from loopserve_cli.engine.saved import SavedStore, write
+from loopserve_cli.errors import LoopserveError, UsageError
+
+
+class Archive:
+    """Writes and reads what is held under one model."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Nothing is read of the model yet, unless it is quantised."""
+        self._loaded = loaded
+        # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
+        self._identity = self._identify() if loaded.quant else None
+
+    @property
+    def identity(self) -> Identity:
+        """What a saved store must agree with to be this model's."""
+        if self._identity is None:
+            self._identity = self._identify()
+        return self._identity
+
+    def _identify(self) -> Identity:
+        return identify(self._loaded.model, self._loaded.tokenizer, self._loaded.name, self._loaded.quant)
+
+    @torch.inference_mode()
+    def save(self, path: Path, held: Held) -> int:
+        """Write what is held, all of it or nothing; returns the file's bytes.
+
+        Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
+        refuses.
+        """
+        if held.freezes:
+            raise UsageError("retain.tier is evict: what it has dropped could not be loaded, so its cache is not saved")
+        if not held.tokens:
+            raise UsageError("there is nothing in the cache yet; ask something first")
+        return write(path, held.store, held.tokens, self.identity, held.made_under)
+
+    def open(self, path: Path, held: Held) -> SavedStore:
+        """The store in a file, for `restore`; raises LoopserveError, in one line, for one that does not belong here."""
+        if held.freezes:
+            raise UsageError(f"{path}: retain.tier is evict, which loads no saved cache")
+        saved = SavedStore.read(path)
+        difference = saved.identity.difference(self.identity)
+        if difference is not None:
+            raise LoopserveError(f"{path} was saved {difference}")
+        return saved
+
+    @torch.inference_mode()
+    def restore(self, saved: SavedStore, held: Held) -> None:
+        """Hold what a file holds where nothing is held; raises LoopserveError, and holds nothing, if that fails."""
+        assert not held.tokens
+        try:
+            saved.into(held.store, layer_devices(self._loaded.model))
+        except BaseException as error:
+            held.reset()
+            if is_out_of_memory(error):
+                raise LoopserveError(f"{saved.path}: out of memory at {len(saved.tokens)} tokens") from error
+            raise
+        held.tokens += saved.tokens
+        held.made_under |= saved.profiles

@@ -1,0 +1,96 @@
+"""What an engine holds of a dialogue: its tokens, their keys and values, and under whose policies those came about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import torch
+
+from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
+from loopserve_cli.engine.evict import Eviction
+from loopserve_cli.engine.tiers import carried, empty_store
+from loopserve_cli.policies.keep import keep_policy
+from loopserve_cli.profile import Profile
+
+
+class Held:
+    """One dialogue's state. `decode` is the decoding of the turn that is open, or the next one's."""
+
+    def __init__(self, layers: int, profile: Profile) -> None:
+        """Nothing, for a model of so many layers."""
+        self.tokens: list[int] = []
+        # Which profiles' policies, as text, computed what is stored, and the profiles' names.
+        self.made_under: dict[str, str] = {}
+        self._layers = layers
+        self.store = empty_store(profile.retain["tier"], layers)
+        self._begin_under(profile)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated for keys and values, wherever they are."""
+        return self.store.device_bytes + self.store.host_bytes
+
+    @property
+    def freezes(self) -> bool:
+        """Whether what a turn has said is compressed for good when the next begins (tier evict)."""
+        return self._eviction is not None
+
+    @property
+    def made_otherwise(self) -> list[str]:
+        """The names of other profiles under which some of what is stored was computed: its keys are theirs."""
+        return [name for policies, name in self.made_under.items() if policies != self._policies]
+
+    def use(self, profile: Profile) -> None:
+        """Go on under another profile: in its tier, or, to and from one that evicts, with nothing."""
+        old, new = self.profile.retain["tier"], profile.retain["tier"]
+        if "evict" in (old, new):
+            self.reset()
+        if old != new:
+            self.store = carried(self.store, empty_store(new, self._layers))
+        self._begin_under(profile)
+
+    def _begin_under(self, profile: Profile) -> None:
+        """Working sets and frozen segments belong to a profile and a store."""
+        self.profile = profile
+        self._policies = json.dumps([asdict(profile.prefill), asdict(profile.keep)], sort_keys=True)
+        self._keep = keep_policy(profile.keep)
+        self._eviction = Eviction(self.store) if profile.retain["tier"] == "evict" else None
+        self._buffers: dict[int, LayerBuffers] = {}
+        self.decode = DecodeTurn(self._keep, self.store, self._buffers)
+
+    @torch.inference_mode()
+    def begin_segment(self) -> None:
+        """What comes from now on is a turn of its own."""
+        if self._eviction is not None:
+            self._eviction.freeze(self.decode, len(self.tokens))
+        self.decode = DecodeTurn(self._keep, self.store, self._buffers)
+
+    def append(self, ids: list[int]) -> None:
+        """Count tokens that the store has taken in under the present profile."""
+        self.tokens += ids
+        self.made_under[self._policies] = self.profile.name
+
+    @torch.inference_mode()
+    def rewind(self, length: int) -> None:
+        """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""
+        assert 0 <= length <= len(self.tokens)
+        if self._eviction is None:
+            self.store.rewind(length)
+        elif length < len(self.tokens):
+            length = self._eviction.rewind(length)
+            self.decode.rewind()
+        del self.tokens[length:]
+        if not self.tokens:
+            self.made_under.clear()
+
+    def undo_pass(self) -> None:
+        """Forget what a forward pass stored that did not end."""
+        self.store.rewind(len(self.tokens))
+
+    def reset(self) -> None:
+        """Forget the dialogue and give its memory back."""
+        self.store.reset()
+        self._begin_under(self.profile)
+        self.tokens.clear()
+        self.made_under.clear()

@@ -1,0 +1,66 @@
+"""Feeds the model many tokens at a time: what a turn or a recorded answer brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from loopserve_cli.engine.chunks import choosing_chunk, chunks
+from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.out_of_memory import whole_or_nothing
+from loopserve_cli.errors import ModelError
+from loopserve_cli.policies.prefill import PrefillTurn
+
+
+class Prefiller:
+    """One model; what it reads goes into the store that is given."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Nothing is fed yet."""
+        self._model = loaded.model
+        self._name = loaded.name
+        self._device = loaded.device
+
+    def chunks(self, ids: list[int], held: int, prefill: PrefillTurn, size: int) -> Iterator[tuple[list[int], int]]:
+        """The ids in chunks, each with how many are fed after it: `size` long, or longer where lines are chosen."""
+        if prefill.policy.gate.opens(len(ids), held + len(ids)):
+            config = self._model.config
+            width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+            size = max(size, choosing_chunk(self._device, self._model.dtype, width))
+        return chunks(ids, size)
+
+    def feed(self, held: Held, chunk: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
+        """Feed one chunk, all of it or nothing, while `decode` watches; the logits of its last token, [1, V].
+
+        Raises ModelError for a model that does not let its attention be told what to do, LoopserveError when memory
+        runs out.
+        """
+        with whole_or_nothing(held, self._device):
+            logits = self._forward(held, chunk, prefill, decode)
+            if not prefill.layers:
+                raise ModelError(
+                    f"{self._name}: this architecture keeps keyword arguments from its attention, so loopserve "
+                    "cannot tell it what to compute; use another model"
+                )
+            held.append(chunk)
+        return logits
+
+    @torch.inference_mode()
+    def _forward(self, held: Held, ids: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
+        """Run the model over new ids at their positions."""
+        first = len(held.tokens)
+        out = self._model(
+            input_ids=torch.tensor([ids], device=self._device),
+            position_ids=torch.arange(first, first + len(ids), device=self._device)[None],
+            past_key_values=held.store,
+            use_cache=True,
+            logits_to_keep=1,
+            prefill=prefill,
+            decode=decode,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
