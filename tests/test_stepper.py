@@ -127,6 +127,23 @@ def test_a_step_that_waits_for_the_device_goes_on_eagerly_and_says_why() -> None
     assert record.graph_refusal is not None and "not permitted" in record.graph_refusal
 
 
+class Waiting(RecordedCapture):
+    @staticmethod
+    def rehearse(step: Any) -> tuple[Tensor, str | None]:
+        return step(), "called a synchronizing operation"
+
+
+@pytest.mark.usefixtures("gpu_like")
+def test_a_rehearsal_that_waited_is_never_captured_not_even_after_a_reset() -> None:
+    engine = engine_of("full", Waiting)
+    got, record = run(engine, some_ids(60), max_new_tokens=12)
+    assert got == run(engine_of("full", None), some_ids(60), max_new_tokens=12)[0]
+    assert (record.graph_replays, record.graph_refusal) == (0, "called a synchronizing operation")
+    engine.reset()
+    assert run(engine, some_ids(60), max_new_tokens=12)[1].graph_refusal == "called a synchronizing operation"
+    assert Waiting.made == 0
+
+
 class Largest(TorchDispatchMode):
     """The largest tensor that came into being, in elements."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from random import Random
 
@@ -11,8 +12,8 @@ import torch
 from test_engine import run, some_ids
 
 from loopserve_cli.engine.engine import Engine
-from loopserve_cli.engine.host_tier import TAIL
-from loopserve_cli.errors import UsageError
+from loopserve_cli.engine.host_tier import TAIL, HostLayer
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.profile import load_profile
 
 LAYERS, GROUPS, SIZE, FP32 = 2, 2, 16, 4
@@ -181,3 +182,82 @@ def test_a_policy_without_a_fixed_number_of_keys_does_not_evict(policy: str) -> 
         load_profile(profile).with_overrides(["retain.tier=evict"])
     changed = load_profile(profile).with_overrides(["retain.tier=evict", "keep.policy=snapkv"])
     assert changed.retain["tier"] == "evict"
+
+
+def test_h2o_freezes_rows_of_the_answer_and_none_twice() -> None:
+    for prompt, budget in ((30, 40), (50, 24)):
+        engine = engine_of("h2o", "evict", budget=budget)
+        run(engine, some_ids(prompt), max_new_tokens=31)
+        keys = engine._store.layers[0].everything(prompt + 30)[0].clone()
+        run(engine, some_ids(5, seed=1), max_new_tokens=2)
+        frozen = engine._store.layers[0].everything(budget)[0]
+        for head in range(GROUPS):
+            places = [int((keys[0, head] == row).all(1).nonzero()[0, 0]) for row in frozen[0, head]]
+            assert places == sorted(set(places)) and len(places) == budget
+            assert set(range(prompt + 30 - budget // 2, prompt + 30)) <= set(places)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), torch.OutOfMemoryError("out of memory")])
+def test_what_stops_a_move_between_tiers_leaves_an_empty_dialogue(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, calls = engine_of("full", "device"), []
+    run(engine, some_ids(60), max_new_tokens=5)
+    real = HostLayer.update
+
+    def second_fails(layer: HostLayer, *states: torch.Tensor) -> object:
+        calls.append(layer)
+        if len(calls) == 2:
+            raise error
+        return real(layer, *states)
+
+    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, LoopserveError)):
+        patched.setattr(HostLayer, "update", second_fails)
+        engine.set_profile(load_profile("full").with_overrides(["retain.tier=host"]))
+    assert engine.tokens == [] and engine.profile.retain["tier"] == "device"
+    ids = some_ids(60, seed=3)
+    assert run(engine, ids, max_new_tokens=8)[0] == run(engine_of("full", "device"), ids, max_new_tokens=8)[0]
+
+
+def test_layers_with_a_window_keep_every_row() -> None:
+    engine = engine_of("snapkv", "evict", "gemma3_text", budget=8)
+    for turn in range(3):
+        run(engine, some_ids(10, seed=turn), max_new_tokens=8)
+    sliding, full = engine._store.layers
+    assert (sliding.length, sliding.dropped) == (len(engine.tokens), 0)
+    assert full.length == 2 * 8 + 17 and full.length + full.dropped == len(engine.tokens)
+
+
+@pytest.mark.parametrize("tier", ["device", "host"])
+@pytest.mark.parametrize("profile", ["full", "snapkv"])
+def test_memory_that_runs_out_anywhere_costs_one_turn(profile: str, tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th buffer of a turn cannot be had; the turn after that is as if it had never been tried."""
+    straight = engine_of(profile, tier)
+    first, second = some_ids(200), some_ids(120, seed=1)
+    run(straight, first, max_new_tokens=5)
+    expected = run(straight, second, max_new_tokens=70)[0]
+    failed = 0
+    for number in range(1, 9):
+        engine, asked = engine_of(profile, tier), 0
+        run(engine, first, max_new_tokens=5)
+        held = len(engine.tokens)
+        real_empty, real_new = torch.empty, torch.Tensor.new_empty
+
+        def counting(make: object) -> object:
+            def made(*args: object, **kwargs: object) -> torch.Tensor:
+                nonlocal asked
+                asked += 1
+                if asked == number:  # noqa: B023
+                    raise torch.OutOfMemoryError("out of memory")
+                return make(*args, **kwargs)  # type: ignore[operator]
+
+            return made
+
+        with monkeypatch.context() as patched, contextlib.suppress(LoopserveError):
+            patched.setattr(torch, "empty", counting(real_empty))
+            patched.setattr(torch.Tensor, "new_empty", counting(real_new))
+            run(engine, second, max_new_tokens=70)
+        failed += asked >= number
+        engine.rewind(held)
+        assert run(engine, second, max_new_tokens=70)[0] == expected
+    assert failed > 2

@@ -50,7 +50,9 @@ def loopserve_attention(
         plain = window is None and softcap is None and s_aux is None
         if decode is not None:
             decode.captures &= sliding_window is None  # whether it bites changes with the length
-            if plain and value.shape[-1] == query.shape[-1]:
+            # A window counts positions, so the rows of its layer must all stay.
+            whole = decode.freezes and sliding_window is not None
+            if plain and value.shape[-1] == query.shape[-1] and not whole:
                 decode.observe(layer, query, key, scaling)
             else:
                 decode.leave(layer)

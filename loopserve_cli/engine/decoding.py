@@ -56,9 +56,15 @@ class _Layer:
 class DecodeTurn:
     """The decoding of one turn. Nothing that it knows outlives the turn: the store alone remembers."""
 
-    def __init__(self, policy: KeepPolicy, store: Store, buffers: dict[int, LayerBuffers] | None = None) -> None:
-        """Nothing seen yet; `buffers` are those of earlier turns under the same policy, by layer."""
+    def __init__(
+        self, policy: KeepPolicy, store: Store, buffers: dict[int, LayerBuffers] | None = None, freezes: bool = False
+    ) -> None:
+        """Nothing seen yet; `buffers` are those of earlier turns under the same policy, by layer.
+
+        `freezes` says that the store evicts by what is seen here.
+        """
         self.policy = policy
+        self.freezes = freezes
         self.store = store
         self._buffers = {} if buffers is None else buffers
         for held in self._buffers.values():
@@ -87,7 +93,7 @@ class DecodeTurn:
     def state(self) -> tuple[object, ...]:
         """What a step's pass has baked in when it is captured: another state needs another capture."""
         reads = [(number, s.buffers.working.moves if s.chosen else None) for number, s in self._layers.items()]
-        return (*reads, *(layer.capacity for layer in self.store.layers))
+        return (*reads, *(layer.moves for layer in self.store.layers))
 
     @property
     def resident(self) -> bool:
@@ -183,7 +189,10 @@ class DecodeTurn:
             queries, positions = state.buffers.ring.newest()
         else:
             queries, positions = key.new_empty(0, 0, key.shape[2]), torch.empty(0)
-        return Seen(queries, positions, key, state.scaling, state.accumulated)
+        summed = state.accumulated
+        if summed is not None:  # over the turn's prefill: what came after it has no mass
+            summed = F.pad(summed, (0, self.store.layers[layer].length - summed.shape[1]))
+        return Seen(queries, positions, key, state.scaling, summed)
 
     @property
     def layers(self) -> list[int]:

@@ -99,17 +99,22 @@ class Engine:
 
     def set_profile(self, profile: Profile) -> None:
         """Use another profile from the next turn on. The store stays; what one that evicts lacks is fed again."""
-        if profile != self.profile:
+        if profile == self.profile:
+            return
+        try:
             self._held.use(profile)
-            self._begin_under(profile)
+        except BaseException:
+            self._begin_under(self.profile, self._stepper.refusal)
+            raise
+        self._begin_under(profile, self._stepper.refusal)
 
-    def _begin_under(self, profile: Profile) -> None:
-        """What belongs to a profile and a store: captured steps, for one."""
+    def _begin_under(self, profile: Profile, refusal: str | None = None) -> None:
+        """What belongs to a profile and a store: captured steps, unless there is a `refusal` to capture the model's."""
         self.profile = profile
         self.policy = prefill_policy(profile.prefill)
         # A model on several GPUs moves data between them, which is not captured.
         capture = CudaCapture if len(self._gpus) == 1 else None
-        self._stepper = Stepper(self.model, self._store, self._torch_device, capture)
+        self._stepper = Stepper(self.model, self._store, self._torch_device, capture, refusal)
 
     @property
     def keep(self) -> KeepPolicy:
@@ -136,7 +141,7 @@ class Engine:
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
         self._held.reset()
-        self._begin_under(self.profile)
+        self._begin_under(self.profile, self._stepper.refusal)
         empty_cache(self._torch_device)
 
     @property

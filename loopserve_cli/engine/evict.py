@@ -38,6 +38,7 @@ class Eviction:
         start = self._starts[-1]
         if tokens == start.tokens or not seen.judges:
             return
+        chosen = []  # all of it before any of it is done: memory may run out
         for number in seen.layers:
             layer, first = self._store.layers[number], start.layers[number][0]
             key = layer.everything(layer.length)[0][0][:, first:]
@@ -46,7 +47,9 @@ class Eviction:
             keys = seen.policy.select(replace(noted, positions=noted.positions - first, accumulated=accumulated))
             if keys is not None:
                 assert keys.even, "a frozen segment has the same number of keys in every head"
-                layer.keep_rows(first, keys.index)
+                chosen.append((layer, first, *layer.rows_at(keys.index + first)))
+        for layer, first, kept_keys, kept_values in chosen:
+            layer.hold_instead(first, kept_keys, kept_values)
         self._starts.append(self._now(tokens))
 
     def rewind(self, tokens: int) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
 from loopserve_cli.engine.evict import Eviction
+from loopserve_cli.engine.out_of_memory import memory_told
 from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.profile import Profile
@@ -47,7 +48,12 @@ class Held:
         if "evict" in (old, new):
             self.reset()
         if old != new:
-            self.store = carried(self.store, empty_store(new, self._layers))
+            try:
+                with memory_told(f"moving the cache to tier {new}, so that the next turn prefills anew"):
+                    self.store = carried(self.store, empty_store(new, self._layers))
+            except BaseException:
+                self.reset()  # a part has moved already; what is not there is fed again
+                raise
         self._begin_under(profile)
 
     def _begin_under(self, profile: Profile) -> None:
@@ -57,14 +63,15 @@ class Held:
         self._keep = keep_policy(profile.keep)
         self._eviction = Eviction(self.store) if profile.retain["tier"] == "evict" else None
         self._buffers: dict[int, LayerBuffers] = {}
-        self.decode = DecodeTurn(self._keep, self.store, self._buffers)
+        self.decode = DecodeTurn(self._keep, self.store, self._buffers, self.freezes)
 
     @torch.inference_mode()
     def begin_segment(self) -> None:
         """What comes from now on is a turn of its own."""
         if self._eviction is not None:
-            self._eviction.freeze(self.decode, len(self.tokens))
-        self.decode = DecodeTurn(self._keep, self.store, self._buffers)
+            with memory_told("compressing the last turn"):
+                self._eviction.freeze(self.decode, len(self.tokens))
+        self.decode = DecodeTurn(self._keep, self.store, self._buffers, self.freezes)
 
     def append(self, ids: list[int]) -> None:
         """Count tokens that the store has taken in under the present profile."""
@@ -87,6 +94,8 @@ class Held:
     def undo_pass(self) -> None:
         """Forget what a forward pass stored that did not end."""
         self.store.rewind(len(self.tokens))
+        if self.freezes:
+            self.decode.rewind()
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""

@@ -8,6 +8,7 @@ Device bytes are therefore 2 layers' keys and values and L tails, however many l
 
     item size x (key size + value size) x G x (2 x capacity + L x TAIL)
 
+These are the tensors' bytes; torch rounds blocks of pinned memory up to powers of two, and keeps them for later use.
 Copies run on a stream of their own. On a machine without a GPU the same code runs in plain memory, one copy after
 the other, and all of it is counted as host memory, where it lies.
 """
@@ -81,6 +82,8 @@ class HostLayer(StoreLayer):
             copy_rows(self.keys[:, :, first:end], keys[:, :, first:end])
             copy_rows(self.values[:, :, first:end], values[:, :, first:end])
         self.length = self.flushed = end
+        if self.number + 1 < len(self.siblings):
+            self.siblings[self.number + 1]._flush()  # else its tail would have to come after it, and all once more
         self._announce()
         return keys[:, :, :end], values[:, :, :end]
 
@@ -106,11 +109,11 @@ class HostLayer(StoreLayer):
         """The staging, the host's rows and the whole tail in it."""
         assert self.tail_keys is not None and self.tail_values is not None
         keys, values = self.staging.take(self)
-        end = min(self.flushed + TAIL, keys.shape[2])
+        end = min(self.flushed + TAIL, self.capacity)
         keys[:, :, self.flushed : end].copy_(self.tail_keys[:, :, : end - self.flushed])
         values[:, :, self.flushed : end].copy_(self.tail_values[:, :, : end - self.flushed])
         self._announce()
-        return keys, values
+        return keys[:, :, : self.capacity], values[:, :, : self.capacity]
 
     def make_room(self, rows: int) -> None:
         """A tail with a free row, and host buffers that can take it."""
@@ -137,7 +140,7 @@ class HostLayer(StoreLayer):
             copy_rows(self.keys[:, :, self.flushed : self.length], self.tail_keys[:, :, :count])
             copy_rows(self.values[:, :, self.flushed : self.length], self.tail_values[:, :, :count])
         # The next token overwrites the tail.
-        self.staging.settle(self.device)
+        self.staging.order(self.device)
         self.flushed = self.length
 
     def _grow(self, rows: int) -> None:
@@ -149,6 +152,7 @@ class HostLayer(StoreLayer):
             new = _host_buffer(old, rows, self.device.type == "cuda")
             new[:, :, : self.flushed].copy_(old[:, :, : self.flushed])
             setattr(self, name, new)
+            self.moves += 1
 
     def rewind(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""

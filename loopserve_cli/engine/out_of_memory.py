@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
-from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.store import empty_cache
 from loopserve_cli.errors import LoopserveError
+
+if TYPE_CHECKING:
+    from loopserve_cli.engine.held import Held
 
 
 @contextmanager
@@ -28,8 +31,21 @@ def whole_or_nothing(held: Held, device: torch.device) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def memory_told(doing: str) -> Iterator[None]:
+    """Turn memory that runs out into a line that says at what."""
+    try:
+        yield
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise LoopserveError(f"out of memory while {doing}; use --quant nf4, or a shorter dialogue") from error
+        raise
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; torch's CPU allocator says so only in its text."""
+    """Whether torch or Python ran out of memory; some of torch's allocators say so only in their text."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # torch's CPU allocator, and that of pinned memory.
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)

@@ -32,9 +32,11 @@ class Slot:
 
     def fits(self, layer: Staged) -> bool:
         """Whether the buffers have the shape of the layer's, which may have grown, and lie on its device."""
-        if self.keys is None or layer.keys is None:
-            return False
-        return (self.keys.shape, self.keys.device) == (layer.keys.shape, layer.device)
+        pairs = ((self.keys, layer.keys), (self.values, layer.values))
+        return all(
+            own is not None and host is not None and (own.shape, own.device) == (host.shape, layer.device)
+            for own, host in pairs
+        )
 
 
 class Staging:
@@ -63,6 +65,11 @@ class Staging:
         if device in self._streams:
             self._streams[device].synchronize()
 
+    def order(self, device: torch.device) -> None:
+        """What is asked of the device from now on comes after what is being copied."""
+        if device in self._streams:
+            torch.cuda.current_stream(device).wait_stream(self._streams[device])
+
     def fetch(self, layer: Staged) -> Slot:
         """Begin to bring a layer's host rows to the device, unless they are there or on their way."""
         slot = self.slots[layer.number % 2]
@@ -70,7 +77,8 @@ class Staging:
             return slot
         assert layer.keys is not None and layer.values is not None
         if not slot.fits(layer):
-            self.settle(layer.device)
+            for device in self._streams:  # the old ones may have served another
+                self.settle(device)
             slot.keys = slot.values = None  # first the old ones go
             slot.keys = torch.empty_like(layer.keys, device=layer.device, pin_memory=False)
             slot.values = torch.empty_like(layer.values, device=layer.device, pin_memory=False)

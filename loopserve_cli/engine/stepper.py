@@ -8,6 +8,7 @@ layers turn from reading everything to reading their working sets.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +25,13 @@ MOST_CAPTURES = 4
 class Captured(Protocol):
     """A step that can be done again."""
 
+    def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
+        """Capture it, without doing it; raises RuntimeError where that is impossible."""
+
+    @staticmethod
+    def rehearse(step: Callable[[], Tensor]) -> tuple[Tensor, str | None]:
+        """Do it once; its logits, and why it cannot be captured, if that shows."""
+
     def replay(self) -> Tensor:
         """Do it; the same tensor of logits [1, V] every time."""
 
@@ -35,8 +43,27 @@ class CudaCapture:
         """Raises RuntimeError when the step waits for the device somewhere."""
         self._device = device
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(self._graph):
-            self._logits = step()
+        stream = torch.cuda.current_stream(device)
+        try:
+            with torch.cuda.device(device), torch.cuda.graph(self._graph):
+                self._logits = step()
+        except RuntimeError:
+            torch.cuda.set_stream(stream)  # which a capture that fails does not put back
+            raise
+
+    @staticmethod
+    def rehearse(step: Callable[[], Tensor]) -> tuple[Tensor, str | None]:
+        """Do the step once, and say where it waited for the device: capturing that would fail, and leave traces."""
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                logits = step()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        waits = [str(one.message).partition("\n")[0] for one in told if "synchroniz" in str(one.message)]
+        return logits, waits[0] if waits else None
 
     def replay(self) -> Tensor:
         """Launch the whole step."""
@@ -48,14 +75,21 @@ class CudaCapture:
 class Stepper:
     """One model and store. `replays` counts tokens of this turn that came from a captured step.
 
-    A step is run eagerly when its state is new, captured when that comes again, and replayed from then on.
+    A step is rehearsed when its state is new, captured when that comes again, and replayed from then on.
     `refusal` is why the model's steps cannot be captured, once that was found.
     """
 
-    def __init__(self, model: Any, store: Store, device: torch.device, capture: Callable[..., Captured] | None) -> None:
-        """Without `capture` every step is run eagerly."""
+    def __init__(
+        self,
+        model: Any,
+        store: Store,
+        device: torch.device,
+        capture: type[Captured] | None,
+        refusal: str | None = None,
+    ) -> None:
+        """Without `capture`, or with a `refusal` that is known already, every step is run eagerly."""
         self.replays = 0
-        self.refusal: str | None = None
+        self.refusal = refusal
         self._model = model
         self._store = store
         self._capture = capture
@@ -82,13 +116,15 @@ class Stepper:
             while len(self._captures) >= MOST_CAPTURES:
                 del self._captures[next(iter(self._captures))]
             self._captures[state] = None
-            return self._forward(decode)  # which also compiles what is new
+            logits, self.refusal = self._capture.rehearse(lambda: self._forward(decode))  # compiles what is new, too
+            return logits
         captured = self._captures[state]
         if captured is None:
             try:
                 captured = self._captures[state] = self._capture(lambda: self._forward(decode), self._device)
             except RuntimeError as error:
-                self.refusal = str(error).partition("\n")[0]
+                cause = error.__context__ or error  # ending a capture that failed is an error of its own
+                self.refusal = str(cause).partition("\n")[0]
                 return self._forward(decode)
         self.replays += 1
         return captured.replay()

@@ -36,6 +36,7 @@ class StoreLayer(CacheLayerMixin):
         self.length = 0
         self.dropped = 0
         self.wanted = 0
+        self.moves = 0  # how often a buffer came to lie elsewhere
 
     @property
     def capacity(self) -> int:
@@ -108,8 +109,7 @@ class StoreLayer(CacheLayerMixin):
 
     def buffers(self) -> tuple[Tensor, Tensor]:
         """Keys and values [1, G, C, D] on the device, a step's own token in them; what follows it may be anything."""
-        assert self.keys is not None and self.values is not None
-        return self.keys, self.values
+        return self.everything(self.capacity)
 
     def make_room(self, rows: int) -> None:
         """Buffers of at least `rows`."""
@@ -124,14 +124,21 @@ class StoreLayer(CacheLayerMixin):
             new = old.new_empty((*old.shape[:2], rows, old.shape[3]))
             new[:, :, : self.length].copy_(old[:, :, : self.length])
             setattr(self, name, new)
+            self.moves += 1
 
-    def keep_rows(self, start: int, index: Tensor) -> None:
-        """Of the rows from `start` on hold only those of index [G, K], ascending and counted from `start`."""
+    def rows_at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of the rows of index [G, K], keys and values [1, G, K, D]."""
         assert self.keys is not None and self.values is not None
-        kept = index.shape[1]
-        for buffer in (self.keys, self.values):
-            place = (index.long() + start)[None, :, :, None].expand(1, -1, -1, buffer.shape[3])
-            buffer[:, :, start : start + kept] = buffer.gather(2, place)
+        place = index.long()[None, :, :, None]
+        keys, values = (part.gather(2, place.expand(1, -1, -1, part.shape[3])) for part in (self.keys, self.values))
+        return keys, values
+
+    def hold_instead(self, start: int, keys: Tensor, values: Tensor) -> None:
+        """Hold keys and values [1, G, K, D] in place of all rows from `start` on, of which they were copied."""
+        assert self.keys is not None and self.values is not None
+        kept = keys.shape[2]
+        self.keys[:, :, start : start + kept] = keys
+        self.values[:, :, start : start + kept] = values
         self.dropped += self.length - start - kept
         self.length = start + kept
 

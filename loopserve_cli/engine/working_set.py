@@ -71,9 +71,11 @@ class WorkingSet:
         """Buffers of at least `rows`, their content of no matter."""
         if self.keys is None or self.keys.shape[1] < rows:
             rows = -(-rows // ROUND) * ROUND
-            self.keys = key.new_empty(key.shape[0], rows, key.shape[2])
-            self.values = value.new_empty(value.shape[0], rows, value.shape[2])
+            # All of them or, when memory runs out, none.
+            new_keys = key.new_empty(key.shape[0], rows, key.shape[2])
+            new_values = value.new_empty(value.shape[0], rows, value.shape[2])
             self.lengths = torch.zeros(key.shape[0], dtype=torch.int32, device=key.device)
+            self.keys, self.values = new_keys, new_values
             self.moves += 1
 
     def _grow(self, rows: int) -> None:

@@ -79,6 +79,7 @@ class Runner:
 
     def _dialogue(self, script: Script, profile: Profile, repeat: int) -> Iterator[Measured]:
         """The dialogue's turns. One that fails is its last: what comes after would not see the same history."""
+        self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
         conversation = Conversation(self.engine, script.system, script.id)
         for number, exchange in enumerate(script.exchanges, start=1):

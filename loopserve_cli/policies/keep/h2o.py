@@ -22,6 +22,6 @@ class H2O:
         """The same number of keys for every head."""
         if self.budget >= seen.key.shape[1]:
             return None
-        assert seen.accumulated is not None
+        assert seen.accumulated is not None and seen.accumulated.shape[1] == seen.key.shape[1]
         chosen = select_keys(seen.accumulated, self.budget, sinks=0, recent=self.budget // 2)
         return Keys(chosen.index, chosen.count, even=True)
