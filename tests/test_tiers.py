@@ -11,8 +11,10 @@ import tiny
 import torch
 from test_engine import run, some_ids
 
+from loopserve_cli.engine import staging
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.host_tier import TAIL, HostLayer
+from loopserve_cli.engine.store import StoreLayer
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.profile import load_profile
 
@@ -261,3 +263,38 @@ def test_memory_that_runs_out_anywhere_costs_one_turn(profile: str, tier: str, m
         engine.rewind(held)
         assert run(engine, second, max_new_tokens=70)[0] == expected
     assert failed > 2
+
+
+def test_a_later_turn_brings_every_layer_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of("full", "host")
+    run(engine, some_ids(60), max_new_tokens=9)
+    brought, real = [], staging.copy_rows
+
+    def counted(target: torch.Tensor, source: torch.Tensor) -> None:
+        brought.append(target.shape[2])
+        real(target, source)
+
+    monkeypatch.setattr(staging, "copy_rows", counted)
+    engine.feed(some_ids(30, seed=1))
+    assert brought == [68] * 2 * LAYERS
+
+
+def test_memory_that_runs_out_while_freezing_leaves_the_turn_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, ours = engine_of("snapkv", "evict"), engine_of("snapkv", "evict")
+    for engine in (straight, ours):
+        run(engine, some_ids(60), max_new_tokens=9)
+    calls, real = [], StoreLayer.rows_at
+
+    def second_fails(layer: StoreLayer, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(layer)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(layer, index)
+
+    ids = some_ids(30, seed=1)
+    with monkeypatch.context() as patched, pytest.raises(LoopserveError, match="compressing the last turn"):
+        patched.setattr(StoreLayer, "rows_at", second_fails)
+        run(ours, ids, max_new_tokens=9)
+    assert [(layer.length, layer.dropped) for layer in ours._store.layers] == [(68, 0)] * LAYERS
+    assert run(ours, ids, max_new_tokens=9)[0] == run(straight, ids, max_new_tokens=9)[0]
+    assert ours._store.length == straight._store.length == 24 + 38

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.demo.combination import SHORT_ANSWER, Combination, combinations
+from loopserve_cli.demo.command import run
 from loopserve_cli.demo.recall import MOST_ANSWER_TOKENS
 from loopserve_cli.demo.recall_tables import print_facts, print_others
 from loopserve_cli.demo.rounds import Question, rounds
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import load_profile, profile_names
 
 if TYPE_CHECKING:
@@ -159,26 +159,17 @@ def measure(options: argparse.Namespace, command: str) -> Run:
             write_whole(options.json, document.encode(), overwrite=True)
 
     combinations(options.profile, options.budgets, 0)  # a wrong name or budget is said before a model is loaded
-    run = Run(options, load(ModelOptions(options.model, dtype="float32", device=options.device)), keep)
+    measured = Run(options, load(ModelOptions(options.model, dtype="float32", device=options.device)), keep)
     for length in options.lengths:
-        run.measure(length)
-    print_facts(run.combinations, options.turns, out)
-    print_others(run.combinations, run.full, out)
-    return run
+        measured.measure(length)
+    print_facts(measured.combinations, options.turns, out)
+    print_others(measured.combinations, measured.full, out)
+    return measured
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options and measure; the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        measure(parse(given), shlex.join(["python", "-m", "loopserve_cli.demo.compression", *given]))
-    except LoopserveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error}; check the path and its permissions", file=sys.stderr)
-        return 1
-    return 0
+    return run("loopserve_cli.demo.compression", arguments, lambda given, command: measure(parse(given), command))
 
 
 if __name__ == "__main__":

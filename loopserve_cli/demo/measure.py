@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,9 +22,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from loopserve_cli.demo.command import run
 from loopserve_cli.demo.planted import THIRDS
 from loopserve_cli.demo.recall import HEADLINE, OTHERS, Answerer, Recall, dialogue_ids, measure_recall, planted_dialogue
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,20 +212,14 @@ def measure(options: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options and measure; the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    command = shlex.join(["python", "-m", "loopserve_cli.demo.measure", *given])
-    try:
+
+    def act(given: list[str], command: str) -> None:
         options = parse(given)
         document = measure(options, command)
         if options.json:
             options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except LoopserveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error}; check the path and its permissions", file=sys.stderr)
-        return 1
-    return 0
+
+    return run("loopserve_cli.demo.measure", arguments, act)
 
 
 if __name__ == "__main__":
