@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from loopserve_cli.stats import TurnRecord
 
@@ -12,12 +13,16 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; `partial` marks an answer that was stopped, `record` is what its turn measured."""
+    """One message; `partial` marks an answer that was stopped, `record` is what its turn measured.
+
+    `reasoning` is what a model thought before its answer, where it thought aloud; it is no part of `content`.
+    """
 
     role: Role
     content: str
     partial: bool = False
     record: TurnRecord | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,10 @@ class Dialogue:
 
     At most one system message, first; then user and assistant in turn. The last message may be a user's,
     and a file that holds only questions (recorded answers unknown) has no assistant messages at all.
+    `tools` are the functions that the model may call, JSON schemas as OpenAI writes them: the template gets them.
     """
 
     id: str
     messages: tuple[Message, ...]
     source: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()

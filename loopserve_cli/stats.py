@@ -20,7 +20,9 @@ class TurnRecord:
     """Everything measured in one turn.
 
     TTFT runs from the turn's submission to its first token id on the host; TPOT is
-    (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens.
+    (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens. Of tokens_output, tokens_reasoning were
+    thought before the answer, None for a model that does not think aloud; first_answer_ms runs from the submission to
+    the first token after them.
 
     Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
@@ -44,13 +46,16 @@ class TurnRecord:
     tokens_cached: int | None = None
     tokens_rolled_back: int | None = None
     tokens_output: int | None = None
+    tokens_reasoning: int | None = None
     output_text: str | None = None
+    reasoning_text: str | None = None
     finish_reason: str | None = None
     ttft_ms: float | None = None
     tokenize_ms: float | None = None
     select_ms: float | None = None
     prefill_ms: float | None = None
     first_token_ms: float | None = None
+    first_answer_ms: float | None = None
     compile_ms: float | None = None
     tpot_ms: float | None = None
     itl_ms: list[float] = field(default_factory=list)

@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.conversation import Conversation, Template, common_prefix
+from loopserve_cli.conversation import Conversation, common_prefix
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.errors import ContextLimitError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.profile import load_profile
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.template import Template
 
 SHORT = SamplingOptions(max_new_tokens=6)
 # Like Qwen3's: what the assistant thought is dropped from all turns but the last.

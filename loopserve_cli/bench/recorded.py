@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loopserve_cli.conversation import Template, common_prefix
+from loopserve_cli.conversation import common_prefix
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.replay.script import read_scripts
+from loopserve_cli.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

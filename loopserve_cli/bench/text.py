@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from loopserve_cli.conversation import Template
 from loopserve_cli.demo.dialogues import SPARSE, Talk
 from loopserve_cli.messages import Message
+from loopserve_cli.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

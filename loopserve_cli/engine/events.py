@@ -17,10 +17,14 @@ class PrefillProgress:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One output token. `text` is what it adds to the answer: empty while a character is unfinished or held back."""
+    """One output token. `text` is what it adds to the answer: empty while a character is unfinished or held back.
+
+    With `reasoning` it is thought and no answer: `text` is then what it adds to the reasoning.
+    """
 
     id: int
     text: str
+    reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
