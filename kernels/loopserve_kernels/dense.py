@@ -73,13 +73,15 @@ def masked_attention(
     value: Tensor,
     scaling: float,
     window: int | None = None,
+    mask: Tensor | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Dense attention with what no fast kernel has: a sliding window, soft-capped scores, attention sinks.
+    """Dense attention with what no fast kernel has: a sliding window, a mask, soft-capped scores, attention sinks.
 
     Shapes as in `dense_attention`; sinks [H] are extra logits that take mass and give no value. Row p sees
-    keys p - window + 1 .. p. Rows are done in blocks, and a block reads only the keys it can see.
+    keys p - window + 1 .. p. A mask [1, 1 or H, n, >= N] is true where a row sees a key, or is added to the scores; it
+    says by itself what is causal. Rows are done in blocks, and a block reads only the keys it can see.
     """
     rows, keys = query.shape[2], key.shape[2]
     history = keys - rows
@@ -93,6 +95,8 @@ def masked_attention(
         visible = column <= position
         if window is not None:
             visible &= column > position - window
+        if mask is not None:
+            visible = mask[:, :, first:last, low:high]
         block, k, v = query[:, :, first:last], key[:, :, low:high], value[:, :, low:high]
         if softcap is None and sinks is None:
             blocks.append(
@@ -119,7 +123,9 @@ def _explicit(
     scores = (packed @ key.unsqueeze(2).transpose(-1, -2)).float() * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~visible, float("-inf"))
+    if visible.ndim == 4:  # by head
+        visible = visible.expand(-1, heads, -1, -1).reshape(batch, groups, heads // groups, *visible.shape[2:])
+    scores = scores.masked_fill(~visible, float("-inf")) if visible.dtype == torch.bool else scores + visible.float()
     if sinks is not None:
         extra = sinks.float().reshape(1, groups, heads // groups, 1, 1).expand(batch, -1, -1, rows, 1)
         weights = torch.cat([scores, extra], dim=-1).softmax(-1)[..., :-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.timing import Timing, timing_of
 from loopserve_cli.config import ModelOptions
+from loopserve_cli.engine.model_call import cache_argument
 from loopserve_cli.shapes import random_shape
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Generate:
             self._cache = self._new_cache()
         with torch.no_grad():
             inputs = torch.tensor([ids], device=self.model.device)
-            self.model(input_ids=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            cache = cache_argument(self.model, self._cache)
+            self.model(input_ids=inputs, use_cache=True, logits_to_keep=1, **cache)
 
     def turn(self, ids: list[int], new_tokens: int) -> Timing:
         """Answer `ids` with the cache of the turns before. What it read of it and left out is not measured."""
@@ -94,7 +96,7 @@ class Generate:
         self.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
-            past_key_values=self._cache,
+            **cache_argument(self.model, self._cache),
             max_new_tokens=new_tokens,
             do_sample=False,
             streamer=stamps,

@@ -18,6 +18,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from loopserve_cli.demo.density import HeadDensity, head_density
+from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.errors import ModelError
 
 RECORDING_ATTENTION = "loopserve_demo_recording"
@@ -123,17 +124,9 @@ class Reader:
     @torch.inference_mode()
     def _forward(self, ids: list[int], query_rows: QueryRows | None = None) -> torch.Tensor:
         """Feed ids after what is held; the last logits, [V]."""
-        held = self.cache.get_seq_length()
         device = self.model.device
-        out = self.model(
-            torch.tensor([ids], device=device),
-            position_ids=torch.arange(held, held + len(ids), device=device)[None],
-            past_key_values=self.cache,
-            logits_to_keep=1,
-            query_rows=query_rows,
-        )
-        logits: torch.Tensor = out.logits[0, -1]
-        return logits
+        places = positions(self.cache.get_seq_length(), len(ids), device)
+        return next_logits(self.model, torch.tensor([ids], device=device), places, self.cache, query_rows=query_rows)[0]
 
 
 def load_folder(folder: Path, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:

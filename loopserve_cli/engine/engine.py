@@ -54,7 +54,7 @@ class Engine:
         self._versions = versions()
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
-        self._held = Held(loaded.layers, profile)
+        self._held = Held(loaded.layers, profile, loaded.handover)
         self._begin_under(profile)
 
     @property

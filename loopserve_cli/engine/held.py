@@ -9,6 +9,7 @@ import torch
 
 from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
 from loopserve_cli.engine.evict import Eviction
+from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.out_of_memory import memory_told
 from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.policies.keep import keep_policy
@@ -18,13 +19,13 @@ from loopserve_cli.profile import Profile
 class Held:
     """One dialogue's state. `decode` is the decoding of the turn that is open, or the next one's."""
 
-    def __init__(self, layers: int, profile: Profile) -> None:
-        """Nothing, for a model of so many layers."""
+    def __init__(self, layers: int, profile: Profile, handover: Handover | None = None) -> None:
+        """Nothing, for a model of so many layers, to whose attention things are handed so."""
         self.tokens: list[int] = []
         # Which profiles' policies, as text, computed what is stored, and the profiles' names.
         self.made_under: dict[str, str] = {}
         self._layers = layers
-        self.store = empty_store(profile.retain["tier"], layers)
+        self.store = empty_store(profile.retain["tier"], layers, handover)
         self._begin_under(profile)
 
     @property
@@ -50,7 +51,7 @@ class Held:
         if old != new:
             try:
                 with memory_told(f"moving the cache to tier {new}, so that the next turn prefills anew"):
-                    self.store = carried(self.store, empty_store(new, self._layers))
+                    self.store = carried(self.store, empty_store(new, self._layers, self.store.handover))
             except BaseException:
                 self.reset()  # a part has moved already; what is not there is fed again
                 raise

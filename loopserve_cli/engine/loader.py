@@ -12,6 +12,7 @@ import torch
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
+from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
@@ -21,7 +22,7 @@ from loopserve_cli.shapes import random_shape
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
+SUPPORTED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class LoadedModel:
     context_limit: int | None
     stop_ids: frozenset[int]
     quant: str | None = None
+    handover: Handover = Handover()
 
 
 def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -151,8 +153,7 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
     from transformers import AutoModelForCausalLM
 
     kind = type(config)
-    encoder = getattr(config, "is_decoder", True) is False
-    if encoder or (kind not in AutoModelForCausalLM._model_mapping and not options.trust_remote_code):
+    if kind not in AutoModelForCausalLM._model_mapping and not options.trust_remote_code:
         raise ModelError(f"{options.model}: architecture {config.model_type!r} is no causal language model")
     if kind in AutoModelForCausalLM._model_mapping:
         model_class = AutoModelForCausalLM._model_mapping[kind]

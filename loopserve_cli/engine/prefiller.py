@@ -11,6 +11,7 @@ from loopserve_cli.engine.chunks import choosing_chunk, chunks
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.errors import ModelError
 from loopserve_cli.policies.prefill import PrefillTurn
@@ -52,15 +53,6 @@ class Prefiller:
     @torch.inference_mode()
     def _forward(self, held: Held, ids: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
         """Run the model over new ids at their positions."""
-        first = len(held.tokens)
-        out = self._model(
-            input_ids=torch.tensor([ids], device=self._device),
-            position_ids=torch.arange(first, first + len(ids), device=self._device)[None],
-            past_key_values=held.store,
-            use_cache=True,
-            logits_to_keep=1,
-            prefill=prefill,
-            decode=decode,
-        )
-        logits: Tensor = out.logits[:, -1]
-        return logits
+        new = torch.tensor([ids], device=self._device)
+        places = positions(len(held.tokens), len(ids), self._device)
+        return next_logits(self._model, new, places, held.store, prefill=prefill, decode=decode)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.model_call import next_logits
 from loopserve_cli.engine.store import Store
 
 # Reading everything, reading working sets, and what growth has made of each: older captures are let go.
@@ -130,13 +131,4 @@ class Stepper:
         return captured.replay()
 
     def _forward(self, decode: DecodeTurn) -> Tensor:
-        out = self._model(
-            input_ids=self._ids,
-            position_ids=self._positions,
-            past_key_values=self._store,
-            use_cache=True,
-            logits_to_keep=1,
-            decode=decode,
-        )
-        logits: Tensor = out.logits[:, -1]
-        return logits
+        return next_logits(self._model, self._ids, self._positions, self._store, decode=decode)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from loopserve_cli.engine.cursor import Cursor
+from loopserve_cli.engine.handover import Handover, Witness
 
 GROWTH = 1.5
 ROUND = 256
@@ -174,12 +175,15 @@ class Store(Cache):
     """The layers of one dialogue, as the cache that transformers hands to its models.
 
     A prefill appends with `update` and gets everything back. A decode step stands between `begin_step` and
-    `end_step`: `update` then writes the token where the cursor says, on the device, and gives back the token alone.
+    `end_step`: `update` then writes the token where the cursor says, on the device, and gives back the token alone,
+    but for layers whose attention must be handed everything. A `witness` sees what is given back.
     """
 
-    def __init__(self, layers: int | Sequence[StoreLayer]) -> None:
-        """An empty store of so many layers on the device, or of the given ones."""
+    def __init__(self, layers: int | Sequence[StoreLayer], handover: Handover | None = None) -> None:
+        """An empty store of so many layers on the device, or of the given ones; `handover` is the model's."""
         super().__init__(layers=[StoreLayer() for _ in range(layers)] if isinstance(layers, int) else list(layers))
+        self.handover = handover or Handover()
+        self.witness: Witness | None = None
         self.cursor = Cursor()
         self.stepping = False
 
@@ -209,12 +213,20 @@ class Store(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """As the layer's `update`; within a step, write one token and return it as it came."""
+        """As the layer's `update`; within a step, write one token and return it as it came, or everything if needed."""
         layer = self.layers[layer_idx]
-        if not self.stepping:
-            return layer.update(key_states, value_states)
-        layer.write(key_states, value_states, self.cursor.places[layer_idx].row)
-        return key_states, value_states
+        if self.stepping:
+            layer.write(key_states, value_states, self.cursor.places[layer_idx].row)
+            if layer_idx not in self.handover.whole:
+                return key_states, value_states
+            keys, values = layer.everything(layer.length + 1)
+        else:
+            keys, values = layer.update(key_states, value_states)
+        if layer_idx in self.handover.shared and not layer.resident:
+            keys, values = keys.clone(), values.clone()  # the next layers' rows come to lie where these are
+        if self.witness is not None:
+            self.witness.gave(layer_idx, keys, values)
+        return keys, values
 
     def begin_step(self, slot: int = 0) -> None:
         """Make room for a token and tell the devices where it goes; `slot` is its place in rings of queries."""
