@@ -95,7 +95,7 @@ class Conversation:
                     event.record,
                     conversation_id=self.id,
                     turn=self.turns,
-                    tokens_rolled_back=rolled_back,
+                    tokens_rolled_back=rolled_back + (event.record.tokens_rolled_back or 0),
                     tokenize_ms=tokenize_ms,
                     output_text="".join(answer),
                 )

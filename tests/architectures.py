@@ -94,7 +94,6 @@ ALSO: dict[str, dict[str, Any]] = dict.fromkeys(
     {"num_key_value_heads": 4, "head_dim": 8},  # every head has keys of its own, of the rotary part's size
 ) | {
     "afmoe": {"num_dense_layers": 1},
-    "doge": {"keep_window_size": 16},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), ROPE)},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},

@@ -73,9 +73,9 @@ def masked_attention(
     value: Tensor,
     scaling: float,
     window: int | None = None,
-    mask: Tensor | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Dense attention with what no fast kernel has: a sliding window, a mask, soft-capped scores, attention sinks.
 

@@ -51,7 +51,7 @@ def loopserve_attention(
     layer = layer_of(module)
     window = window_of(attention_mask)
     mask = attention_mask if window is None else None
-    further = Further(window, mask, softcap, s_aux)
+    further = Further(window, softcap, s_aux, mask)
     if prefill is None and decode is not None:
         out = _step(decode, layer, query, key, value, scaling, further)
     else:
@@ -63,9 +63,9 @@ class Further(NamedTuple):
     """What a layer's attention has beside queries, keys and values."""
 
     window: int | None
-    mask: Tensor | None
     softcap: float | None
     sinks: Tensor | None
+    mask: Tensor | None
 
     def bites(self, keys: int) -> bool:
         """Whether it changes attention over so many keys."""

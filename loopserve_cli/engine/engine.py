@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.archive import Archive
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
@@ -54,7 +56,7 @@ class Engine:
         self._versions = versions()
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
-        self._held = Held(loaded.layers, profile, loaded.handover)
+        self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
 
     @property
@@ -178,6 +180,7 @@ class Engine:
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
         self._check_context(len(ids))
+        ids = self._with_stale(ids)
         self._store.reserve(len(self.tokens) + len(ids))
         prefill = self.new_prefill()
         watching = self._held.decode if self.freezes else None
@@ -203,7 +206,10 @@ class Engine:
         self._check_context(len(ids) + 1)
         watch = Stopwatch(self._gpus, submitted)
         self._stepper.replays = 0
+        held = len(self.tokens)
+        ids = self._with_stale(ids)
         cached = len(self.tokens)
+        rolled_back = held - cached
         self._meter.reset_peak()
         sampler = Sampler(sampling, self._torch_device, self.tokens + ids)
         self._store.reserve(self._room_for(cached + len(ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)))
@@ -238,6 +244,11 @@ class Engine:
             with watch.paused():
                 yield Token(token, text + (stream.flush() if finish else ""))
             if finish is None and not cancelled():
+                held = len(self.tokens)
+                if self._prefiller.lengths is not None and self._prefiller.lengths.stale_in_step(held):
+                    logits, decode = self._read_again([token])
+                    rolled_back += held
+                    continue
                 with whole_or_nothing(self._held, self._torch_device):
                     logits = self._stepper.step(token, len(self.tokens), decode)
                     self._held.append([token])
@@ -253,6 +264,7 @@ class Engine:
             seed=sampling.seed,
             tokens_new=prefilled,
             tokens_cached=cached,
+            tokens_rolled_back=rolled_back,
             tokens_output=len(output),
             tokens_logical=cached + prefilled + len(output),
             output_text=stream.text,
@@ -262,6 +274,25 @@ class Engine:
             graph_refusal=self._stepper.refusal,
         )
         yield TurnDone(record)
+
+    def _with_stale(self, ids: list[int]) -> list[int]:
+        """The ids to feed: all of the dialogue where what is held goes stale as it gets that long."""
+        held, lengths = self.tokens, self._prefiller.lengths
+        if lengths is None or not lengths.stale(len(held), len(held) + len(ids)):
+            return ids
+        everything = [*held, *ids]
+        self._held.rewind(0)
+        return everything
+
+    def _read_again(self, ids: list[int]) -> tuple[Tensor, DecodeTurn]:
+        """Feed all that is held anew, and `ids` after it; the last one's logits, and the decoding that goes on."""
+        everything = [*self.tokens, *ids]
+        self._held.rewind(0)
+        self.begin_segment()
+        prefill, decode = self.new_prefill(), self._held.decode
+        for chunk, _ in self._chunks(everything, prefill):
+            logits = self._prefiller.feed(self._held, chunk, prefill, decode)
+        return logits, decode
 
     def _finish_reason(self, token: int, stream: TextStream, count: int, sampling: SamplingOptions) -> str | None:
         """Why the answer ends with this token, or None when it goes on."""

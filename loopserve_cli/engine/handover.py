@@ -61,9 +61,7 @@ class Witness:
         """The store's layer gave these back."""
         self.given[layer] = _pair(keys, values)
 
-    def handed(
-        self, layer: int, keys: Tensor, values: Tensor, mask: Tensor | None, further: Mapping[str, Any]
-    ) -> None:
+    def handed(self, layer: int, keys: Tensor, values: Tensor, mask: Tensor | None, further: Mapping[str, Any]) -> None:
         """Attention of the layer was called with these; raises ModelError where it is told more than it can heed."""
         if mask is not None:
             self.masked[layer] = window_of(mask) is None

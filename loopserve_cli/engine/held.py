@@ -11,6 +11,7 @@ from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
 from loopserve_cli.engine.evict import Eviction
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.out_of_memory import memory_told
+from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.profile import Profile
@@ -19,12 +20,19 @@ from loopserve_cli.profile import Profile
 class Held:
     """One dialogue's state. `decode` is the decoding of the turn that is open, or the next one's."""
 
-    def __init__(self, layers: int, profile: Profile, handover: Handover | None = None) -> None:
+    def __init__(
+        self,
+        layers: int,
+        profile: Profile,
+        handover: Handover | None = None,
+        lengths: LengthDependence | None = None,
+    ) -> None:
         """Nothing, for a model of so many layers, to whose attention things are handed so."""
         self.tokens: list[int] = []
         # Which profiles' policies, as text, computed what is stored, and the profiles' names.
         self.made_under: dict[str, str] = {}
         self._layers = layers
+        self._lengths = lengths
         self.store = empty_store(profile.retain["tier"], layers, handover)
         self._begin_under(profile)
 
@@ -81,8 +89,13 @@ class Held:
 
     @torch.inference_mode()
     def rewind(self, length: int) -> None:
-        """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""
+        """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it.
+
+        Nothing is left where that is short enough for the model to have had other positions then.
+        """
         assert 0 <= length <= len(self.tokens)
+        if self._lengths is not None:
+            length = self._lengths.kept(len(self.tokens), length)
         if self._eviction is None:
             self.store.rewind(length)
         elif length < len(self.tokens):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Where a model came from and how it is run: the same model has them otherwise elsewhere. Dtype and quant stand apart.
 NOT_THE_MODEL = ("transformers_version", "dtype", "torch_dtype", "quantization_config", "use_cache", "architectures")
@@ -50,12 +50,17 @@ def identify(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: s
     """A loaded model's identity; reads all of its weights once, where they are."""
     return Identity(
         model=name,
-        config=_hash(json.dumps(_own(model.config.to_dict()), sort_keys=True, default=str).encode()),
+        config=config_hash(model.config),
         weights=_weights(model),
         tokenizer=_tokenizer(tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
         quant=quant,
     )
+
+
+def config_hash(config: PreTrainedConfig) -> str:
+    """What a configuration says of the model itself."""
+    return _hash(json.dumps(_own(config.to_dict()), sort_keys=True, default=str).encode())
 
 
 def words(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.handover import Handover
+from loopserve_cli.engine.known_checks import checked
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
@@ -68,16 +69,19 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
         progress(f"making {options.model}: {needed / 2**30:.2f} GiB on {device}; its answers mean nothing")
         model = random_model(config, dtype, device, attention.ATTENTION_NAME)
     model.eval()
+    layers = cache_layers(config)
+    handover = checked(model, layers, options.model, options.quant)
     text = config.get_text_config()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         name=options.model,
         device=model.get_input_embeddings().weight.device,
-        layers=text.num_hidden_layers,
+        layers=layers,
         context_limit=getattr(text, "max_position_embeddings", None),
         stop_ids=stop_ids(model, tokenizer),
         quant=options.quant,
+        handover=handover,
     )
 
 
@@ -150,10 +154,12 @@ def read_tokenizer(source: str, options: ModelOptions) -> PreTrainedTokenizerBas
 
 def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
     """Refuse models whose attention cannot be exchanged, or that keep more than keys and values."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     kind = type(config)
-    if kind not in AutoModelForCausalLM._model_mapping and not options.trust_remote_code:
+    # GPT-NeoX calls itself no decoder either, but nobody fills in blanks with it.
+    encoder = getattr(config, "is_decoder", True) is False and kind in AutoModelForMaskedLM._model_mapping
+    if encoder or (kind not in AutoModelForCausalLM._model_mapping and not options.trust_remote_code):
         raise ModelError(f"{options.model}: architecture {config.model_type!r} is no causal language model")
     if kind in AutoModelForCausalLM._model_mapping:
         model_class = AutoModelForCausalLM._model_mapping[kind]
@@ -168,6 +174,12 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
             f"{options.model}: architecture {config.model_type!r} has layers of kind {', '.join(foreign)}; "
             f"supported are {', '.join(SUPPORTED_LAYERS)}"
         )
+
+
+def cache_layers(config: PreTrainedConfig) -> int:
+    """How many layers keep keys and values: all but the last ones of a model that shares those of earlier layers."""
+    text = config.get_text_config()
+    return int(text.num_hidden_layers) - int(getattr(text, "num_kv_shared_layers", None) or 0)
 
 
 def check_weights(report: Mapping[str, Any], options: ModelOptions) -> None:

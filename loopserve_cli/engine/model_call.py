@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +17,12 @@ NEW_NAME, OLD_NAME = "cache", "past_key_values"
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """The cache under the name by which this model's `forward` takes it."""
-    return {_cache_name(type(model)): cache}
+    return {_cache_name(type(model).forward): cache}
 
 
 @lru_cache
-def _cache_name(model_class: type) -> str:
-    named: Any = model_class
-    return NEW_NAME if NEW_NAME in inspect.signature(named.forward).parameters else OLD_NAME
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return NEW_NAME if NEW_NAME in inspect.signature(forward).parameters else OLD_NAME
 
 
 def next_logits(model: Any, ids: Tensor, positions: Tensor, cache: Any, **told: Any) -> Tensor:

@@ -13,6 +13,7 @@ from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
+from loopserve_cli.engine.rotary import forget_longest, length_dependence
 from loopserve_cli.errors import ModelError
 from loopserve_cli.policies.prefill import PrefillTurn
 
@@ -25,13 +26,20 @@ class Prefiller:
         self._model = loaded.model
         self._name = loaded.name
         self._device = loaded.device
+        self.lengths = length_dependence(loaded.model.config)
 
     def chunks(self, ids: list[int], held: int, prefill: PrefillTurn, size: int) -> Iterator[tuple[list[int], int]]:
-        """The ids in chunks, each with how many are fed after it: `size` long, or longer where lines are chosen."""
+        """The ids in chunks, each with how many are fed after it: `size` long, or longer where lines are chosen.
+
+        The first is so long that the model sees which positions a sequence of that length has.
+        """
         if prefill.policy.gate.opens(len(ids), held + len(ids)):
             config = self._model.config
             width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
             size = max(size, choosing_chunk(self._device, self._model.dtype, width))
+        if self.lengths is not None and not held and self.lengths.at_once(len(ids)):
+            size = max(size, self.lengths.at_once(len(ids)))
+            forget_longest(self._model)
         return chunks(ids, size)
 
     def feed(self, held: Held, chunk: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
