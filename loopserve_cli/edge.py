@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import os
 import sys
 import traceback
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -17,7 +21,11 @@ from loopserve_cli.errors import LoopserveError
 
 
 def guarded(command: Any, arguments: list[str]) -> int:
-    """Run a Typer command; returns the exit code. `--debug`, wherever it stands, adds the traceback."""
+    """Run a Typer command; returns the exit code.
+
+    `--debug`, wherever it stands, adds the traceback, and shows the warnings and log lines of other packages; those
+    that Python itself was asked for (`-W`, PYTHONWARNINGS) stay as asked.
+    """
     debug = "--debug" in arguments
     if debug:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
@@ -26,7 +34,8 @@ def guarded(command: Any, arguments: list[str]) -> int:
             raise LoopserveError("standard output is closed, and answers go there; redirect it to a file or /dev/null")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: an answer may hold any letter
-        code = _run(command, arguments)
+        with contextlib.nullcontext() if debug or sys.warnoptions else _others_quiet():
+            code = _run(command, arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -42,6 +51,19 @@ def guarded(command: Any, arguments: list[str]) -> int:
         if isinstance(error, OSError):
             _drop_stdout()
         return error.exit_code if isinstance(error, LoopserveError) else 1
+
+
+@contextlib.contextmanager
+def _others_quiet() -> Iterator[None]:
+    """No warning and no log line of a package below us: a user can do nothing about them, and they tear the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _run(command: Any, arguments: list[str]) -> int:

@@ -89,11 +89,13 @@ SHARED = {
 ALSO: dict[str, dict[str, Any]] = dict.fromkeys(
     (
         "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash minicpm3 youtu "
-        "bailing_hybrid kimi_linear"
+        "bailing_hybrid kimi_linear sarvam_mla"
     ).split(),
     {"num_key_value_heads": 4, "head_dim": 8},  # every head has keys of its own, of the rotary part's size
 ) | {
     "afmoe": {"num_dense_layers": 1},
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), ROPE)},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},

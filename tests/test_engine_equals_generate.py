@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token, TurnDone
+from loopserve_cli.engine.model_call import cache_argument
 from loopserve_cli.profile import load_profile
 
 TURNS = 5
@@ -43,7 +44,7 @@ def test_five_turns_equal_generate(kind: str, penalty: float) -> None:
                 do_sample=False,
                 max_new_tokens=NEW,
                 repetition_penalty=penalty,
-                past_key_values=DynamicCache(),
+                **cache_argument(reference, DynamicCache()),
             )[0, len(held) :].tolist()
         assert ours == theirs, f"turn {turn}"
         assert done.record.tokens_new == len(question)

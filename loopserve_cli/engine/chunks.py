@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # A policy chooses once per chunk, and half of what it saves lies inside the chunk: so its chunks are as long as one
 # layer's widest activation stays within so many bytes.
@@ -16,6 +20,13 @@ def choosing_chunk(device: torch.device, dtype: torch.dtype, width: int) -> int:
     """Rows of a chunk for which lines are chosen; `width` is the model's widest layer."""
     rows = ACTIVATION_BYTES.get(device.type, 2**27) // (width * dtype.itemsize)
     return min(LONGEST_CHUNK, rows // 1024 * 1024)
+
+
+def widest(config: PreTrainedConfig) -> int:
+    """The most activations that a layer has for one row; Gemma 3n has a width for each layer."""
+    text = config.get_text_config()
+    widths = getattr(text, "intermediate_size", None) or 4 * int(text.hidden_size)
+    return int(max(widths)) if isinstance(widths, list | tuple) else int(widths)
 
 
 def chunks(ids: list[int], size: int) -> Iterator[tuple[list[int], int]]:

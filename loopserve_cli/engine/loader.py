@@ -49,7 +49,6 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     """
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
     logging.disable_progress_bar()
     source = resolve(options.model)
     device = pick_device(options.device)
@@ -197,12 +196,7 @@ def quantisation(quant: str | None, dtype: torch.dtype) -> Any:
     """Bitsandbytes' configuration for "nf4" and "int8"; None for no quantisation."""
     if quant is None:
         return None
-    import logging
-
     from transformers import BitsAndBytesConfig
-
-    # On a CPU it warns at every start that a faster kernel could be downloaded; loopserve downloads nothing unasked.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)

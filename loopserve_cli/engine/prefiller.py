@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.chunks import choosing_chunk, chunks
+from loopserve_cli.engine.chunks import choosing_chunk, chunks, widest
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.loader import LoadedModel
@@ -34,9 +34,7 @@ class Prefiller:
         The first is so long that the model sees which positions a sequence of that length has.
         """
         if prefill.policy.gate.opens(len(ids), held + len(ids)):
-            config = self._model.config
-            width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-            size = max(size, choosing_chunk(self._device, self._model.dtype, width))
+            size = max(size, choosing_chunk(self._device, self._model.dtype, widest(self._model.config)))
         if self.lengths is not None and not held and self.lengths.at_once(len(ids)):
             size = max(size, self.lengths.at_once(len(ids)))
             forget_longest(self._model)

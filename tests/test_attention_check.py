@@ -1,0 +1,158 @@
+"""Attention reads what the model hands over: architectures that change keys after the cache, share them, or mask."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import architectures
+import pytest
+import torch
+from models_table import BOTH, NOWHERE, answer, differing_turn, loaded
+
+from loopserve_cli.engine import known_checks
+from loopserve_cli.engine.attention import ATTENTION_NAME, MASKED_NAME, register
+from loopserve_cli.engine.attention_check import check_attention
+from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.handover import Handover
+from loopserve_cli.engine.loader import cache_layers
+from loopserve_cli.errors import ModelError
+from loopserve_cli.profile import load_profile
+
+EVERY = frozenset(range(4))
+# By kind: the attention that it runs with, and how it is handed keys and values.
+FOUND = {
+    "llama": (ATTENTION_NAME, Handover()),
+    "gpt_neox": (ATTENTION_NAME, Handover()),
+    "gpt_oss": (ATTENTION_NAME, Handover()),
+    "phimoe": (ATTENTION_NAME, Handover()),
+    "deepseek_v2": (ATTENTION_NAME, Handover(EVERY, EVERY)),
+    "deepseek_v3": (ATTENTION_NAME, Handover(EVERY, EVERY)),
+    "minicpm3": (ATTENTION_NAME, Handover(EVERY, EVERY)),
+    "diffllama": (ATTENTION_NAME, Handover(EVERY, EVERY)),
+    "jetmoe": (ATTENTION_NAME, Handover(EVERY, EVERY)),
+    "gemma3n_text": (ATTENTION_NAME, Handover(frozenset({2, 3}), frozenset({0, 1}), frozenset({0, 1}))),
+    "gemma4_text": (ATTENTION_NAME, Handover(frozenset({2, 3}), frozenset({0, 1}), frozenset({0, 1}))),
+    "doge": (MASKED_NAME, Handover(EVERY, EVERY)),
+    "llama4_text": (MASKED_NAME, Handover(EVERY, EVERY)),
+}
+
+
+def reference(kind: str) -> Any:
+    made = architectures.random_model(architectures.configuration(kind), "eager")
+    made.generation_config.do_sample = False
+    return made
+
+
+@pytest.mark.parametrize("kind", FOUND)
+@pytest.mark.parametrize("tier", ["device", "host"])
+def test_turns_equal_generate(kind: str, tier: str) -> None:
+    made = loaded(kind)
+    assert (made.model.config._attn_implementation, made.handover) == FOUND[kind]
+    engine = Engine(made, load_profile("full").with_overrides([f"retain.tier={tier}"]))
+    assert differing_turn(engine, reference(kind)) is None
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "gemma3n_text", "jetmoe"])
+def test_the_default_handover_would_be_wrong(kind: str) -> None:
+    """So the tests above would fail, were attention not handed what its model hands over."""
+    engine = Engine(replace(loaded(kind), handover=Handover()), load_profile("full"))
+    try:
+        assert differing_turn(engine, reference(kind)) is not None
+    except (AssertionError, RuntimeError, IndexError):
+        return
+
+
+@pytest.mark.parametrize("tier", ["device", "host", "evict"])
+@pytest.mark.parametrize("kind", ["deepseek_v3", "gemma3n_text", "doge", "phimoe"])
+def test_other_profiles_run(kind: str, tier: str) -> None:
+    profile = load_profile("loopserve").with_overrides([*BOTH, f"retain.tier={tier}"])
+    engine = Engine(replace(loaded(kind), stop_ids=frozenset()), profile)
+    for turn in (range(40, 130), range(200, 203)):
+        assert len(answer(engine, list(turn))) == 40
+
+
+def test_layers_that_lend_their_keys_are_still_compressed() -> None:
+    """Gemma 4's layer 1 has no window: it reads chosen keys, while layer 3, which borrows them, reads all."""
+    engine = Engine(loaded("gemma4_text"), load_profile("loopserve").with_overrides(BOTH))
+    answer(engine, list(range(40, 130)))
+    assert engine._held.decode.layers == [1]
+
+
+REFUSED = {
+    "moshi": "the sliding window of layer 0 stands in its cache alone",
+    "mllama": "only 3 of its 4 layers keep keys and values",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_run_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(ModelError, match=f"cannot run architecture '{kind}.*': {REFUSED[kind]}; use another model"):
+        loaded(kind)
+
+
+def test_a_model_that_attends_otherwise_is_refused() -> None:
+    """One that turns its queries around where ours cannot see it."""
+    model, layers = tiny_llama()
+    attention = model.model.layers[1].self_attn
+    forward = attention.forward
+
+    def turned(hidden_states: torch.Tensor, **named: Any) -> Any:
+        own = model.config._attn_implementation == "eager"
+        return forward(hidden_states.flip(-1) if own else hidden_states, **named)
+
+    attention.forward = turned
+    with pytest.raises(ModelError, match="its logits differ from those of transformers' own attention by"):
+        check_attention(model, layers)
+
+
+def test_a_model_that_tells_its_attention_more_is_refused() -> None:
+    model, layers = tiny_llama()
+    attention = model.model.layers[0].self_attn
+    forward = attention.forward
+    attention.forward = lambda *given, **named: forward(*given, indices=torch.zeros(1), **named)
+    with pytest.raises(ModelError, match="its attention is also told indices, which loopserve does not heed"):
+        check_attention(model, layers)
+
+
+def tiny_llama() -> tuple[Any, int]:
+    register()
+    config = architectures.configuration("llama")
+    return architectures.random_model(config, ATTENTION_NAME), cache_layers(config)
+
+
+def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "deep" / "checks.json"
+    model, layers = tiny_llama()
+    assert known_checks.checked(model, layers, "tiny", None, file) == Handover()
+    (row,) = json.loads(file.read_text()).values()
+    assert row == {"implementation": ATTENTION_NAME, "foreign": [], "whole": [], "shared": []}
+
+    monkeypatch.setattr(known_checks, "check_attention", lambda *_: pytest.fail("looked again"))
+    assert known_checks.checked(model, layers, "tiny", None, file) == Handover()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"KEY": 3}', '{"KEY": {"implementation": "x"}}', "\udcff"])
+def test_a_damaged_memory_is_written_anew(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "checks.json"
+    model, layers = tiny_llama()
+    text = content.replace("KEY", known_checks.fingerprint(model, None))
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    assert known_checks.checked(model, layers, "tiny", None, file) == Handover()
+    assert known_checks.fingerprint(model, None) in json.loads(file.read_text())
+
+
+def test_a_memory_that_cannot_be_written_costs_nothing() -> None:
+    model, layers = tiny_llama()
+    assert known_checks.checked(model, layers, "tiny", None, NOWHERE) == Handover()
+
+
+def test_other_models_are_not_taken_for_known_ones() -> None:
+    model, _ = tiny_llama()
+    wider = architectures.random_model(architectures.configuration("llama", intermediate_size=192), ATTENTION_NAME)
+    known = known_checks.fingerprint(model, None)
+    assert known != known_checks.fingerprint(wider, None)
+    assert known != known_checks.fingerprint(model, "nf4")
+    assert known != known_checks.fingerprint(model.to(torch.bfloat16), None)
