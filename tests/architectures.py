@@ -94,6 +94,7 @@ ALSO: dict[str, dict[str, Any]] = dict.fromkeys(
     {"num_key_value_heads": 4, "head_dim": 8},  # every head has keys of its own, of the rotary part's size
 ) | {
     "afmoe": {"num_dense_layers": 1},
+    "dory": {"layer_types": ["sliding_attention", "mlp", "full_attention", "mlp"]},
     "codegen": {"rotary_dim": 8},
     "gptj": {"rotary_dim": 8},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), ROPE)},
