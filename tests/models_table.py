@@ -1,6 +1,6 @@
-"""What loopserve does with every architecture of the installed transformers: python tests/models_table.py > docs/models.md
+"""What loopserve does with every architecture of transformers: python tests/models_table.py > docs/models.md
 
-Each is tried on a tiny random model: three turns with a rewind between them, 40 tokens each, under full attention and
+Each of the installed ones is tried on a tiny random model: three turns with a rewind between them, 40 tokens each, under full attention and
 against transformers' own `generate`; then one turn under both phases, to see which layers take part.
 """
 
@@ -58,9 +58,11 @@ class Verdict:
 
 def loaded(kind: str, **options: Any) -> LoadedModel:
     """A tiny random model of the kind; raises ModelError where the loader would."""
+    from transformers import AutoConfig
+
     register()
+    check_architecture(AutoConfig.for_model(kind), ModelOptions(kind))
     config = architectures.configuration(kind, **options)
-    check_architecture(config, ModelOptions(kind))
     model = architectures.random_model(config, ATTENTION_NAME)
     layers = cache_layers(config)
     handover = checked(model, layers, kind, None, NOWHERE)
@@ -113,7 +115,7 @@ def verdict(kind: str) -> Verdict:
     sparse, answered = watched_turn(engine)
     assert answered, kind
     decode = engine._held.decode
-    layers = len(made.model.config.get_text_config().layer_types or ()) if made.handover.shared else made.layers
+    layers = made.model.config.get_text_config().num_hidden_layers
     return Verdict(kind, None, part(sparse, layers), part(len(decode.layers), layers), captured(decode.captures))
 
 
@@ -168,8 +170,8 @@ answer as transformers' `generate` does, token for token, over turns and rewinds
 loaded, in one line. `python tests/models_table.py` writes this table, and a slow test holds it to what is so.
 
 - **full**: full attention equals `generate`.
-- **prefill**: sparse prefill takes part. Layers with a sliding window, soft-capped scores, sinks, values of another size
-  than keys (MLA) or a mask of their own run dense.
+- **prefill**: sparse prefill takes part. Layers with a sliding window, soft-capped scores, sinks, values of another
+  size than keys (MLA) or a mask of their own run dense.
 - **compression**: decoding may read chosen keys alone. Not so where a layer attends to something else than its cache
   holds, or has one of the above.
 - **captured**: on one GPU, decode steps may be captured as CUDA graphs; not where anything depends on the length.

@@ -214,6 +214,18 @@ def test_a_model_is_itself_on_every_load_and_under_every_name(tmp_path: Path) ->
     assert "another model" in str(first.difference(identity(ModelOptions(str(moved)))))  # type: ignore[attr-defined]
 
 
+def test_a_quantised_model_is_the_same_whether_its_check_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start runs the model before the chat does, which packs its weights anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, second = (
+        Engine(loader.load(ModelOptions(device="cpu", quant="int8")), profile_of("full")).identity for _ in range(2)
+    )
+    assert (tmp_path / "loopserve" / "attention-checks.json").is_file()
+    assert first == second
+
+
 @pytest.mark.parametrize("quant", ["nf4", "int8"])
 def test_a_quantised_model_is_the_same_after_it_was_used(quant: str, path: Path) -> None:
     def made() -> Engine:

@@ -19,20 +19,17 @@ class Archive:
     """Writes and reads what is held under one model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        """Nothing is read of the model yet, unless it is quantised."""
+        """Nothing is read of the model yet; the identity of a quantised one was, before its first use."""
         self._loaded = loaded
-        # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
-        self._identity = self._identify() if loaded.quant else None
+        self._identity = loaded.identity
 
     @property
     def identity(self) -> Identity:
         """What a saved store must agree with to be this model's."""
         if self._identity is None:
-            self._identity = self._identify()
+            loaded = self._loaded
+            self._identity = identify(loaded.model, loaded.tokenizer, loaded.name, loaded.quant)
         return self._identity
-
-    def _identify(self) -> Identity:
-        return identify(self._loaded.model, self._loaded.tokenizer, self._loaded.name, self._loaded.quant)
 
     @torch.inference_mode()
     def save(self, path: Path, held: Held) -> int:

@@ -13,6 +13,7 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.handover import Handover
+from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.known_checks import checked
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
@@ -39,6 +40,7 @@ class LoadedModel:
     stop_ids: frozenset[int]
     quant: str | None = None
     handover: Handover = Handover()
+    identity: Identity | None = None
 
 
 def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -69,6 +71,8 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
         model = random_model(config, dtype, device, attention.ATTENTION_NAME)
     model.eval()
     layers = cache_layers(config)
+    # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
+    identity = identify(model, tokenizer, options.model, options.quant) if options.quant else None
     handover = checked(model, layers, options.model, options.quant)
     text = config.get_text_config()
     return LoadedModel(
@@ -81,6 +85,7 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
         stop_ids=stop_ids(model, tokenizer),
         quant=options.quant,
         handover=handover,
+        identity=identity,
     )
 
 
