@@ -70,7 +70,7 @@ SMALL: dict[str, Any] = {
     "index_topk": 16,
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
-    "v_head_dim": 16,
+    "v_head_dim": 8,
     "hidden_size_per_layer_input": 16,
     "laurel_rank": 8,
     "num_kv_shared_layers": 0,
@@ -94,7 +94,13 @@ ALSO: dict[str, dict[str, Any]] = dict.fromkeys(
     {"num_key_value_heads": 4, "head_dim": 8},  # every head has keys of its own, of the rotary part's size
 ) | {
     "afmoe": {"num_dense_layers": 1},
-    "dory": {"layer_types": ["sliding_attention", "mlp", "full_attention", "mlp"]},
+    "dory": {
+        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention", "mlp", "full_attention", "mlp", "full_attention", "mlp"],
+        "n_input_layers": 2,
+        "n_recurrent_layers": 2,
+        "n_output_layers": 2,
+    },
     "codegen": {"rotary_dim": 8},
     "gptj": {"rotary_dim": 8},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), ROPE)},

@@ -23,6 +23,7 @@ from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.known_checks import checked
 from loopserve_cli.engine.loader import LoadedModel, cache_layers, check_architecture
 from loopserve_cli.errors import ModelError
+from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_cli.profile import load_profile
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
@@ -120,17 +121,18 @@ def verdict(kind: str) -> Verdict:
 
 
 def watched_turn(engine: Engine) -> tuple[int, bool]:
-    """One turn under both phases: how many layers chose lines, and whether it answered."""
-    chose: set[int] = set()
-    lines = engine.policy.lines
+    """One turn under both phases: in how many layers lines were chosen, and whether it answered."""
+    begun: list[PrefillTurn] = []
+    new_prefill = engine.new_prefill
 
-    def counted(*given: Any, **named: Any) -> Any:
-        chose.add(len(chose))
-        return lines(*given, **named)
+    def noted() -> PrefillTurn:
+        begun.append(new_prefill())
+        return begun[-1]
 
-    engine.policy.lines = counted  # type: ignore[method-assign]
+    engine.new_prefill = noted  # type: ignore[method-assign]
     rng = Random(0)
     said = answer(engine, [rng.randrange(10, 1000) for _ in range(90)])
+    chose = {call.layer for prefill in begun for call in prefill._calls if call.sums is not None}
     return len(chose), bool(said)
 
 
