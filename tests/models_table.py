@@ -1,7 +1,8 @@
 """What loopserve does with every architecture of transformers: python tests/models_table.py > docs/models.md
 
-Each of the installed ones is tried on a tiny random model: three turns with a rewind between them, 40 tokens each, under full attention and
-against transformers' own `generate`; then one turn under both phases, to see which layers take part.
+Each of the installed ones is tried on a tiny random model: three turns with a rewind between them, 40 tokens each,
+under full attention and against transformers' own `generate`; then one turn under both phases, to see which layers
+take part.
 """
 
 from __future__ import annotations
