@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from loopserve_cli.messages import Message
-from loopserve_cli.transcript.formats.beside import dialogue
+from loopserve_cli.transcript.formats.beside import dialogue, lost_in
 from loopserve_cli.transcript.formats.found import Found, Record, Rows
 from loopserve_cli.transcript.place import Place, as_id, as_list, as_object, as_text, need, shown
 
@@ -15,19 +15,21 @@ from loopserve_cli.transcript.place import Place, as_id, as_list, as_object, as_
 def aiperf(rows: Rows) -> list[Found]:
     """aiperf: user turns whose answers nobody knows, in one record or several of a session; delays are passed over."""
     said = []
+    lost: set[str] = set()
     for place, record in rows:
         if "turns" in record:
             turns = as_list(record["turns"], "turns", place)
             places = [place.within(f"turn {number}") for number in range(1, len(turns) + 1)]
         else:
             turns, places = [record], [place]
+        lost |= lost_in(turns)
         for where, value in zip(places, turns, strict=True):
             turn = as_object(value, where, "every turn needs text")
             if turn.get("role", "user") not in ("user", None):
                 raise where.error(f"role {shown(str(turn['role']))} is unknown here; only user turns can be read")
             text = need(turn, "text", where, "only turns of text can be read")
             said.append(Message("user", as_text(text, "text", where)))
-    return [dialogue(rows[0][1], said, rows[0][0], ("session_id",))]
+    return [dialogue(rows[0][1], said, rows[0][0], ("session_id",), lost)]
 
 
 def session_of(record: Record) -> str | None:

@@ -96,6 +96,8 @@ def joined(said: Iterable[Message], place: Place) -> list[Message]:
     whole: list[Message] = []
     thought = ""
     for message in said:
+        if message.role != "assistant":
+            message = replace(message, reasoning=None)
         if not message.content.strip():
             thought = _both(thought, message.reasoning or "")
             continue
