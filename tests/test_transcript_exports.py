@@ -21,7 +21,7 @@ def read(tmp_path: Path, document: Any, told: list[str] | None = None) -> list[D
 
 
 def lost(tmp_path: Path, fields: str) -> str:
-    return f"{tmp_path / 'conversations.json'}: left out, since it cannot be part of a prompt of text: {fields}"
+    return f"{tmp_path / 'conversations.json'}: left out of the prompts: {fields}"
 
 
 def node(parent: str | None, children: list[str], role: str = "", **message: Any) -> dict[str, Any]:

@@ -133,9 +133,7 @@ def test_a_second_system_prompt_is_named(tmp_path: Path) -> None:
     rows = [{"messages": [first, *PAIR], "system": text} for text in ("Speak Greek.", "Speak Latin.")]
     found = read(tmp_path, *rows, told=told)
     assert [d.messages[0].content for d in found] == ["Speak Latin.", "Speak Latin."]
-    assert told == [
-        f"{tmp_path / 't.jsonl'}: left out, since it cannot be part of a prompt of text: system (in 1 of 2 dialogues)"
-    ]
+    assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: system (in 1 of 2 dialogues)"]
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,14 @@ def session_of(record: Record) -> str | None:
 
 
 def mt_bench(record: Record, place: Place) -> Found:
-    """MT-Bench's question.jsonl (arXiv 2306.05685): questions without answers; a `reference` is none that was given."""
-    turns = as_list(need(record, "turns", place, "every record needs it"), "turns", place)
+    """MT-Bench's question.jsonl (arXiv 2306.05685): questions without answers; a `reference` is none that was given.
+
+    The copy that Hugging Face keeps names the turns `prompt`.
+    """
+    name = "turns" if "turns" in record else "prompt"
+    turns = as_list(need(record, name, place, "every record needs turns"), name, place)
     said = [Message("user", as_text(text, f"turn {number}", place)) for number, text in enumerate(turns, 1)]
-    return dialogue(record, said, place, ("question_id",))
+    return dialogue(record, said, place, ("question_id", "prompt_id"))
 
 
 def mt_bench_101(record: Record, place: Place) -> Found:
@@ -60,7 +64,7 @@ def mt_bench_101(record: Record, place: Place) -> Found:
 
 def is_mt_bench(record: Record) -> bool:
     """Whether turns are text, or the record is an MT-Bench question."""
-    turns = record.get("turns")
+    turns = record.get("turns", record.get("prompt"))
     return isinstance(turns, list) and ("question_id" in record or (bool(turns) and isinstance(turns[0], str)))
 
 
