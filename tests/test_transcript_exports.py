@@ -129,6 +129,7 @@ def test_claude(tmp_path: Path) -> None:
         tmp_path,
         claude(
             {**asked, "attachments": [notes], "files": [{"file_name": "map.png"}]},
+            {"sender": "assistant", "text": "A tool was used.", "content": blocks[2:4]},
             {"sender": "assistant", "text": "This block is not supported.", "content": blocks},
             {"sender": "human", "text": "Thanks."},
         ),

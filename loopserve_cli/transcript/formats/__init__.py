@@ -29,9 +29,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopserve_cli.transcript.formats import benchmarks, exports, memory, plain, trees
+from loopserve_cli.transcript.formats import benchmarks, llm_logs, memory, plain, trees
 from loopserve_cli.transcript.formats.chatgpt import chatgpt
+from loopserve_cli.transcript.formats.claude import claude
 from loopserve_cli.transcript.formats.found import Format, Record, has, has_kind, one
+from loopserve_cli.transcript.formats.open_webui import open_webui
 
 FORMATS = (
     Format("SCBench", "multi_turns", has("multi_turns"), one(benchmarks.scbench)),
@@ -41,9 +43,9 @@ FORMATS = (
     Format("OASST", "prompt", trees.is_oasst_tree, one(trees.oasst_tree)),
     Format("OASST", "text", has("message_id", "parent_id"), trees.oasst_messages, trees.tree_of),
     Format("ChatGPT", "mapping", has_kind("mapping", dict), one(chatgpt)),
-    Format("Claude", "chat_messages", has("chat_messages"), one(exports.claude)),
-    Format("Open-WebUI", "chat", has_kind("chat", dict), one(exports.open_webui)),
-    Format("llm logs", "prompt", exports.is_llm_log, exports.llm_logs, exports.conversation_of),
+    Format("Claude", "chat_messages", has("chat_messages"), one(claude)),
+    Format("Open-WebUI", "chat", has_kind("chat", dict), one(open_webui)),
+    Format("llm logs", "prompt", llm_logs.is_llm_log, llm_logs.llm_logs, llm_logs.conversation_of),
     Format("LoCoMo", "session_1", memory.is_locomo, one(memory.locomo)),
     Format("ShareGPT", "conversations", has("conversations"), one(plain.sharegpt)),
     Format("WildChat", "conversation", has("conversation"), one(plain.conversation)),

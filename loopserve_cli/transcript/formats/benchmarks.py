@@ -45,15 +45,14 @@ def mt_bench(record: Record, place: Place) -> Found:
     name = "turns" if "turns" in record else "prompt"
     turns = as_list(need(record, name, place, "every record needs turns"), name, place)
     said = [Message("user", as_text(text, f"turn {number}", place)) for number, text in enumerate(turns, 1)]
-    return dialogue(record, said, place, ("question_id", "prompt_id"))
+    return dialogue(record, said, place, ("question_id", "prompt_id", "session_id", "id"))
 
 
 def mt_bench_101(record: Record, place: Place) -> Found:
     """MT-Bench-101 (arXiv 2402.14762): turns of user and bot; its ids count through all tasks."""
     said: list[Message] = []
-    for number, value in enumerate(
-        as_list(need(record, "history", place, "every record needs it"), "history", place), 1
-    ):
+    turns = as_list(need(record, "history", place, "every record needs it"), "history", place)
+    for number, value in enumerate(turns, 1):
         where = place.within(f"turn {number}")
         turn = as_object(value, where, "every turn needs user and bot")
         said.append(Message("user", as_text(need(turn, "user", where, "every turn needs it"), "user", where)))

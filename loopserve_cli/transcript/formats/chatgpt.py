@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loopserve_cli.messages import Message, Role
-from loopserve_cli.transcript.formats.beside import dialogue
-from loopserve_cli.transcript.formats.exports import TOOLS
+from loopserve_cli.transcript.formats.beside import TOOLS, dialogue
 from loopserve_cli.transcript.formats.found import Found, Record
 from loopserve_cli.transcript.formats.rows import joined
 from loopserve_cli.transcript.formats.trees import branch_to
@@ -19,7 +18,10 @@ RECAP = "reasoning_recap"
 
 
 def chatgpt(record: Record, place: Place) -> Found:
-    """From the message that was shown last up to the root. Hidden messages are no part of the dialogue."""
+    """From the message that was shown last up to the root. Hidden messages are no part of the dialogue.
+
+    Uses of tools are left out, and named; what one side says in a row then becomes one message.
+    """
     mapping = as_object(need(record, "mapping", place, "every record needs it"), place, "mapping needs messages")
     said: list[Message] = []
     lost: set[str] = set()
