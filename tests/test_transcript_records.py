@@ -113,6 +113,12 @@ def test_an_id_only_names(id: Any, name: str, tmp_path: Path) -> None:
     assert read(tmp_path, {"loopserve": 1, "id": id}, *PAIR, {"loopserve": 1}, *PAIR)[0].id == name
 
 
+def test_thousands_of_one_id_cost_little(tmp_path: Path) -> None:
+    found = read(tmp_path, *[{"id": "x", **GOOD}] * 20_000, {"id": "x#3", **GOOD})
+    assert [d.id for d in found[:3]] == ["x", "x#2", "x#3"]
+    assert (found[-2].id, found[-1].id) == ("x#20000", "x#3#2")
+
+
 # -- beside the messages
 
 
