@@ -107,7 +107,10 @@ class ChatOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What `loopserve replay` was asked for. `transcripts` are paths, or demo, demo:long, demo:xlong."""
+    """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
+
+    `strict` refuses a file for one bad record, which otherwise is left out.
+    """
 
     model: ModelOptions
     sampling: SamplingOptions
@@ -119,6 +122,7 @@ class ReplayOptions:
     out: Path | None = None
     json: bool = False
     fail_if: tuple[str, ...] = ()
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
