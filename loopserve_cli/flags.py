@@ -24,6 +24,11 @@ Settings = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
+SpecialTokens = Annotated[
+    bool,
+    typer.Option("--special-tokens", help="Let control tokens in messages stand as such, rather than as text."),
+]
+
 
 def model_flags(
     model: Annotated[

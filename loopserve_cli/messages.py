@@ -32,9 +32,11 @@ class Dialogue:
     At most one system message, first; then user and assistant in turn. The last message may be a user's,
     and a file that holds only questions (recorded answers unknown) has no assistant messages at all.
     `tools` are the functions that the model may call, JSON schemas as OpenAI writes them: the template gets them.
+    `date` is when it began, ISO 8601, where the file says so.
     """
 
     id: str
     messages: tuple[Message, ...]
     source: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    date: str | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Dialogue
@@ -28,6 +29,7 @@ class Script:
     system: str | None
     exchanges: tuple[Exchange, ...]
     history: str
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None) -> list[Script]:
@@ -66,7 +68,7 @@ def script_of(dialogue: Dialogue, source: str, history: str, max_turns: int | No
         raise TranscriptError(f"{source}: dialogue {dialogue.id} has no user message, so there is no turn to replay")
     if any(exchange.recorded is None for exchange in exchanges[:-1]):
         history = "live"
-    return Script(dialogue.id, source, system, tuple(exchanges), history)
+    return Script(dialogue.id, source, system, tuple(exchanges), history, dialogue.tools)
 
 
 def unique_ids(scripts: Iterable[Script]) -> list[Script]:

@@ -40,6 +40,7 @@ class Found:
     messages: list[Message]
     place: Place
     label: str = ""
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

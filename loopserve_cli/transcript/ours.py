@@ -32,9 +32,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def is_date(text: str) -> bool:
+    """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A transcript's first line. `extra` holds further fields, JSON types only."""
+    """A transcript's first line. `extra` holds further fields, JSON types only.
+
+    `date` is the local time at which the dialogue began, ISO 8601: what a template writes where it writes the date.
+    """
 
     model: str | None = None
     profile: str | None = None
@@ -42,6 +54,12 @@ class Header:
     id: str | None = None
     questions_only: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    date: str | None = None
+
+    @property
+    def began(self) -> str | None:
+        """When the dialogue began, as far as the header says: its date, else when the file was made."""
+        return self.date or (self.created if self.created is not None and is_date(self.created) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,8 @@ def header_line(header: Header) -> bytes:
     if header.id is not None:
         row["id"] = header.id
     row |= {"model": header.model, "profile": header.profile, "created": header.created}
+    if header.date is not None:
+        row["date"] = header.date
     if header.questions_only:
         row["questions_only"] = True
     return _line({**row, **header.extra})
@@ -125,9 +145,11 @@ def _header(row: dict[str, Any], place: Place) -> Header:
     if version != VERSION:
         raise place.error(f"loopserve is {version}, but this program reads version {VERSION}; update loopserve")
     known: dict[str, str | None] = {}
-    for name in ("model", "profile", "created", "id"):
+    for name in ("model", "profile", "created", "id", "date"):
         value = row.get(name)
         known[name] = value if value is None else as_text(value, name, place)
+    if known["date"] is not None and not is_date(known["date"]):
+        raise place.error(f"date is {shown(known['date'])}, but must be as ISO 8601 writes it: 2026-01-31T09:00:00")
     questions_only = row.get("questions_only", False)
     if not isinstance(questions_only, bool):
         raise place.error(f"questions_only must be true or false, not {kind(questions_only)}")

@@ -37,7 +37,7 @@ def read_dialogues(path: Path, warn: Warn = to_stderr) -> list[Dialogue]:
     source = SourceFile.read(path)
     if source.is_ours():
         transcripts = read_transcripts(source, warn)
-        found = [Found(t.header.id, t.messages, t.place) for t in transcripts]
+        found = [Found(t.header.id, t.messages, t.place, date=t.header.date) for t in transcripts]
         for one in found:
             if not any(m.role == "user" for m in one.messages):
                 raise one.place.error("no message is the user's; a dialogue needs at least one")
@@ -205,5 +205,5 @@ def _named(found: list[Found], stem: str) -> list[Dialogue]:
         copies = (f"{name}#{copy}" for copy in count(2))
         unique = next(n for n in chain([name], copies) if n not in taken)
         taken.add(unique)
-        dialogues.append(Dialogue(unique, tuple(one.messages), str(one.place)))
+        dialogues.append(Dialogue(unique, tuple(one.messages), str(one.place), date=one.date))
     return dialogues
