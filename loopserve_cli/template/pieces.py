@@ -67,7 +67,7 @@ class Pieces:
         if said in self._rstrip:  # the token takes the spaces after it, the text does not
             spaces = piece[: len(piece) - len(piece.lstrip())]
             piece = piece[len(spaces) :]
-        spelled = spell(self.tokenizer, said + spaces, self._control_ids)
+        spelled = spell(self.tokenizer, said + spaces, self.control.values())
         if not piece:
             return spelled
         # What follows has the ids that it has after the token, so no tokenizer takes it for the beginning of a text.
@@ -75,11 +75,6 @@ class Pieces:
         if after[:1] == [self.control[said]]:
             return spelled + after[1:]
         return spelled + list(self.tokenizer(piece, add_special_tokens=False).input_ids)
-
-    @property
-    def _control_ids(self) -> frozenset[int]:
-        # What a tokenizer has no id for is unknown wherever it stands.
-        return frozenset(self.control.values()) - {getattr(self.tokenizer, "unk_token_id", None)}
 
     def _pieces(self, spans: Sequence[Span]) -> list[tuple[str, str]]:
         pieces: list[tuple[str, str]] = []

@@ -13,7 +13,10 @@ BEFORE = "\n"
 
 
 def spell(tokenizer: PreTrainedTokenizerBase, text: str, control_ids: Collection[int]) -> list[int]:
-    """The ids of `text` without added tokens, none of them in `control_ids`: as it is cut, or letter by letter."""
+    """The ids of `text` without added tokens and, if it can be helped, without any of `control_ids`.
+
+    As the tokenizer cuts it; letter by letter where its vocabulary has a control token as a word.
+    """
     ids = _within(tokenizer, text)
     if not any(number in control_ids for number in ids):
         return ids

@@ -29,7 +29,7 @@ def check_reach(rows: Sequence[Row], written: str) -> None:
             if found < 0:
                 raise UsageError(
                     f"the model's chat template leaves out or changes what was said ({_brief(words)}), "
-                    "so the model would not be asked that; use a model with another"
+                    "so the model would not be asked that; mend it in the model's folder, or use another model"
                 )
             place = found + len(words)
 

@@ -49,7 +49,9 @@ class Renderer:
                     "give it tools, or use a model whose template needs none"
                 ) from None
             name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
-            raise UsageError(f"the model's chat template fails: {name}{reason}; use a model with another") from None
+            raise UsageError(
+                f"the model's chat template fails: {name}{reason}; mend it in the model's folder, or use another model"
+            ) from None
 
     def _render(self, rows: list[Row], generation_prompt: bool, more: Mapping[str, Any]) -> str:
         return str(

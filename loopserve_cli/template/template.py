@@ -77,7 +77,9 @@ class Template:
         rows = [marks.put(row, tokens) for row, tokens in zip(rows, found, strict=True)]
         tools = marks.put(self._render.tools, self._in_tools)
         written = self._render([self._shape.of(row) for row in rows], generation_prompt, tools)
-        check_reach(rows, written)
+        # A system prompt that goes with the last question is written only while that is asked.
+        if generation_prompt:
+            check_reach(rows, written)
         return marks.spans(written)
 
     def _said(self, rows: Sequence[Row]) -> list[set[str]]:

@@ -73,6 +73,7 @@ def _ours(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
             profile=measured.profile if measured else None,
             id=dialogue.id,
             questions_only=_questions_only(dialogue),
+            date=dialogue.date,
         )
         text.append(checked_lines(header, dialogue.messages, f"{path}: dialogue {shown(dialogue.id)}"))
     return b"".join(text)
