@@ -37,6 +37,9 @@ class Pieces:
         self.control = control
         self._rstrip = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self._ids: dict[tuple[str, str], list[int]] = {}
+        # An added token may be looked for after normalising: then other letters can become one.
+        self._guarded = frozenset(control.values()) - {getattr(tokenizer, "unk_token_id", None)}
+        self._forged = _forged(tokenizer, [token for token, number in control.items() if number in self._guarded])
         cuts = cut_tokens(tokenizer, (source, *written))
         self._cut = re.compile("(?=" + "|".join(map(re.escape, cuts)) + ")") if cuts else None
         if not all(map(self._cuts_well, [*written, *_awkward(cuts)])):
@@ -62,7 +65,7 @@ class Pieces:
     def tokenise(self, said: str, piece: str) -> list[int]:
         """The ids of a piece, after a control token's text that somebody said."""
         if not said:
-            return list(self.tokenizer(piece, add_special_tokens=False).input_ids)
+            return self._text(piece)
         spaces = ""
         if said in self._rstrip:  # the token takes the spaces after it, the text does not
             spaces = piece[: len(piece) - len(piece.lstrip())]
@@ -74,7 +77,20 @@ class Pieces:
         after = list(self.tokenizer(said + piece, add_special_tokens=False).input_ids)
         if after[:1] == [self.control[said]]:
             return spelled + after[1:]
-        return spelled + list(self.tokenizer(piece, add_special_tokens=False).input_ids)
+        return spelled + self._text(piece)
+
+    def _text(self, piece: str) -> list[int]:
+        """The ids of what the template wrote; only where it wrote a control token there is one."""
+        ids = list(self.tokenizer(piece, add_special_tokens=False).input_ids)
+        if self._forged is None:
+            return ids
+        first, *rest = self._forged.split(piece)
+        if [number for number in ids if number in self._guarded] == [self.control[token] for token in rest[::2]]:
+            return ids
+        ids = spell(self.tokenizer, first, self._guarded)
+        for token, text in zip(rest[::2], rest[1::2], strict=True):
+            ids += [self.control[token], *spell(self.tokenizer, text, self._guarded)]
+        return ids
 
     def _pieces(self, spans: Sequence[Span]) -> list[tuple[str, str]]:
         pieces: list[tuple[str, str]] = []
@@ -110,6 +126,16 @@ def cut_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
     ]
     others = [token.content for token in added]
     return [token for token in candidates if not any(_may_hold(other, token) for other in others)]
+
+
+def _forged(tokenizer: PreTrainedTokenizerBase, control: Sequence[str]) -> re.Pattern[str] | None:
+    """Finds control tokens, if the tokenizer may also find some where none is written."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not control or backend is None or backend.normalizer is None:
+        return None
+    if not any(token.normalized for token in tokenizer.added_tokens_decoder.values() if token.content in control):
+        return None
+    return re.compile("(" + "|".join(map(re.escape, sorted(control, key=len, reverse=True))) + ")")
 
 
 def _may_hold(other: str, token: str) -> bool:

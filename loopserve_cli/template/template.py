@@ -40,7 +40,8 @@ class Template:
         self._render = Renderer(tokenizer, tools, self.date)
         self._shape = shape_of(self._render)
         self._control = control_tokens(tokenizer, self._render.source, self._shape.written)
-        self._pieces = Pieces(tokenizer, self._control.ids, self._render.source, self._shape.written)
+        control = {} if special_tokens else self._control.ids
+        self._pieces = Pieces(tokenizer, control, self._render.source, self._shape.written)
         self._special_tokens = special_tokens
         within = () if special_tokens else strings(self._render.tools)
         self._in_tools = {token for text in within for token in self._control.found(text, "system")}
