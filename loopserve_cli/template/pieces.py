@@ -38,8 +38,10 @@ class Pieces:
         self._rstrip = {token.content for token in tokenizer.added_tokens_decoder.values() if token.rstrip}
         self._ids: dict[tuple[str, str], list[int]] = {}
         # An added token may be looked for after normalising: then other letters can become one.
-        self._guarded = frozenset(control.values()) - {getattr(tokenizer, "unk_token_id", None)}
-        self._forged = _forged(tokenizer, [token for token, number in control.items() if number in self._guarded])
+        unknown = getattr(tokenizer, "unk_token", None)  # comes of letters that the vocabulary lacks
+        guarded = {token: number for token, number in control.items() if token != unknown}
+        self._guarded = frozenset(guarded.values())
+        self._forged = _forged(tokenizer, list(guarded))
         cuts = cut_tokens(tokenizer, (source, *written))
         self._cut = re.compile("(?=" + "|".join(map(re.escape, cuts)) + ")") if cuts else None
         if not all(map(self._cuts_well, [*written, *_awkward(cuts)])):
