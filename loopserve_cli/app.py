@@ -25,6 +25,7 @@ from loopserve_cli.flags import (
     Sampling,
     Settings,
     SpecialTokens,
+    Strict,
     model_flags,
     profile_flags,
     profiles_flags,
@@ -101,7 +102,8 @@ def replay(
     profiles: tuple[Profile, ...],
     sampling: Sampling,
     transcripts: Annotated[
-        list[str], typer.Argument(metavar="TRANSCRIPT", help="Dialogue files, or demo, demo:long, demo:xlong.")
+        list[str],
+        typer.Argument(metavar="TRANSCRIPT", help="Dialogue files, - for stdin, or demo, demo:long, demo:xlong."),
     ],
     history: Annotated[
         str, typer.Option(metavar="|".join(HISTORIES), help="Go on from the recorded answers, or the generated ones.")
@@ -113,6 +115,7 @@ def replay(
         list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
     ] = None,
     special_tokens: SpecialTokens = False,
+    strict: Strict = False,
     json: Json = False,
 ) -> int:
     """Run dialogues again and time every turn, under one profile or several."""
@@ -128,6 +131,7 @@ def replay(
         json=json,
         fail_if=tuple(fail_if or ()),
         special_tokens=special_tokens,
+        strict=strict,
     )
     from loopserve_cli.replay import run
 
@@ -136,17 +140,20 @@ def replay(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A dialogue file in any format that replay reads.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A dialogue file in any format that replay reads, or - for stdin.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
     to: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="loopserve, openai, sharegpt or vllm; else OUT's name decides.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    strict: Strict = False,
 ) -> int:
     """Turn a dialogue file of one format into another."""
     from loopserve_cli.transcript import convert as run
 
-    written = run(source, target, to, overwrite)
+    written = run(None if source == "-" else Path(source), target, to, overwrite, strict=strict)
     typer.echo(f"{target}: {written} {'dialogue' if written == 1 else 'dialogues'} written", err=True)
     return 0
 

@@ -108,7 +108,10 @@ class ChatOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What `loopserve replay` was asked for. `transcripts` are paths, or demo, demo:long, demo:xlong."""
+    """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
+
+    `strict` refuses a file for one bad record, which otherwise is left out.
+    """
 
     model: ModelOptions
     sampling: SamplingOptions
@@ -121,6 +124,7 @@ class ReplayOptions:
     json: bool = False
     fail_if: tuple[str, ...] = ()
     special_tokens: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

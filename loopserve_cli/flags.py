@@ -22,6 +22,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a profile's setting, e.g. prefill.alpha=0.9; repeatable."),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a file for one bad record, instead of leaving it out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 SpecialTokens = Annotated[

@@ -32,7 +32,7 @@ class Dialogue:
     At most one system message, first; then user and assistant in turn. The last message may be a user's,
     and a file that holds only questions (recorded answers unknown) has no assistant messages at all.
     `tools` are the functions that the model may call, JSON schemas as OpenAI writes them: the template gets them.
-    `date` is when it began, ISO 8601, where the file says so.
+    `date` is when the dialogue began, in ISO form, where its file keeps that: templates write it into the prompt.
     """
 
     id: str

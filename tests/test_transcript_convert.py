@@ -165,3 +165,46 @@ def test_wrong_use() -> None:
     assert str(caught.value) == "unknown format 'xml'; choose one of loopserve, openai, sharegpt, vllm"
     with pytest.raises(LoopserveError, match="^out.json: there is no dialogue to write$"):
         save_dialogues(Path("out.json"), [], "openai")
+
+
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+THOUGHT = (Message("user", "Where?"), Message("assistant", "Here.", reasoning="Let me look."))
+
+
+@pytest.mark.parametrize("format", SAVE_FORMATS)
+def test_tools_and_reasoning_are_kept_where_the_format_can(format: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out"
+    save_dialogues(source, [Dialogue("one", THOUGHT, tools=(TOOL,)), TALK], "loopserve")
+    told: list[str] = []
+    assert convert(source, target, format, warn=told.append) == 2
+    kept, other = read_dialogues(target, pytest.fail)
+    assert (kept.tools, other.tools) == ((TOOL,), ())
+    if format == "sharegpt":
+        assert json.loads(json.loads(target.read_text())[0]["tools"]) == [TOOL]
+        assert kept.messages[1].reasoning is None
+        assert told == [f"{target}: sharegpt has no place for reasoning (of 1 of 2 dialogues); left out"]
+    else:
+        assert kept.messages == THOUGHT
+        assert told == []
+
+
+def test_openai_writes_reasoning_as_servers_do(tmp_path: Path) -> None:
+    save_dialogues(tmp_path / "out", [Dialogue("one", THOUGHT, tools=(TOOL,))], "openai")
+    row = json.loads((tmp_path / "out").read_text())
+    assert row["messages"][1] == {"role": "assistant", "content": "Here.", "reasoning_content": "Let me look."}
+    assert row["tools"] == [TOOL]
+
+
+def test_what_only_our_format_holds_is_named(tmp_path: Path) -> None:
+    answer = Message("assistant", "Here.", partial=True, record=TurnRecord(model="demo"))
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.json"
+    save_dialogues(source, [Dialogue("one", (Message("user", "?"), answer), date="2026-01-31")], "loopserve")
+    told: list[str] = []
+    convert(source, target, "vllm", warn=told.append)
+    assert told == [
+        f"{target}: vllm has no place for the date (of 1 of 1 dialogues), the marks of stopped answers (of 1 of 1 "
+        "dialogues), measurements (of 1 of 1 dialogues); left out"
+    ]
+    told.clear()
+    convert(source, target, "loopserve", overwrite=True, warn=told.append)
+    assert (read_dialogues(target)[0].date, told) == ("2026-01-31", [])

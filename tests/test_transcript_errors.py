@@ -14,7 +14,11 @@ from loopserve_cli.transcript import read_dialogues, resume
 HEADER = '{"loopserve": 1, "model": "demo", "profile": "full", "created": null}'
 USER = '{"role": "user", "content": "Hello."}'
 ANSWER = '{"role": "assistant", "content": "Hi."}'
-SUPPORTED = "supported are loopserve, SCBench, LoopServe benchmark, ShareGPT, OpenAI messages, aiperf, vLLM multi-turn"
+SUPPORTED = (
+    "supported are loopserve, SCBench, LoopServe benchmark, LongMemEval, MultiChallenge, OASST trees, OASST messages, "
+    "ChatGPT export, Claude export, Open-WebUI export, llm logs, LoCoMo, ShareGPT, WildChat, OpenAI messages, "
+    "MT-Bench-101, MT-Bench, aiperf, Ollama generate, OpenAI Responses, vLLM multi-turn, LMSYS-Chat, Ollama requests"
+)
 
 
 def lines(*rows: str) -> bytes:
@@ -303,11 +307,6 @@ CASES: dict[str, tuple[str, bytes, str]] = {
         ).encode(),
         ": item 3: message 2: role is user twice in a row; join the two or put the answer between them",
     ),
-    "vLLM: id of a wrong type": (
-        "t.json",
-        json.dumps([{"id": [1], "messages": said(("user", "a"))}]).encode(),
-        ": item 1: id must be text, not a list",
-    ),
     "ShareGPT: unknown speaker": (
         "t.json",
         json.dumps([{"conversations": shared(("human", "a"), ("bard", "b"))}]).encode(),
@@ -360,6 +359,19 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     ),
 }
 
+# Here other records are good: without `strict` they are read, and one line is said.
+LEFT_OUT = {
+    "wrong JSON in OpenAI lines": "1 of 3 records left out (line 3): not valid JSON (1)",
+    "wrong JSON in the first of many lines": "1 of 2 records left out (line 1): not valid JSON (1)",
+    "unknown format, lines": "1 of 2 records left out (line 1): messages is missing (1)",
+    "OpenAI: no messages": "1 of 2 records left out (line 2): messages is empty (1)",
+    "OpenAI: another record": "1 of 2 records left out (line 2): messages is missing (1)",
+    "OpenAI: a record of a wrong type": "1 of 2 records left out (line 2): must be an object, not a list (1)",
+    "OpenAI: unknown role": "1 of 3 records left out (line 3): role 'tool' is unknown (1)",
+    "OpenAI: only a system message": "1 of 2 records left out (line 2): no message is the user's (1)",
+    "vLLM: item 3": "1 of 4 records left out (item 3): role is user twice in a row (1)",
+}
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_file_is_told_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,9 +379,26 @@ def test_a_wrong_file_is_told_in_one_line(name: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path(file).write_bytes(data)
     with pytest.raises(TranscriptError) as caught:
-        read_dialogues(Path(file))
+        read_dialogues(Path(file), strict=True)
     assert str(caught.value) == file + expected
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_strict_only_a_file_with_good_records_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, data, expected = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    Path(file).write_bytes(data)
+    told: list[str] = []
+    if name in LEFT_OUT:
+        assert read_dialogues(Path(file), told.append)
+        assert told == [f"{file}: {LEFT_OUT[name]}; --strict refuses instead"]
+    else:
+        with pytest.raises(TranscriptError) as caught:
+            read_dialogues(Path(file), told.append)
+        assert (str(caught.value), told) == (file + expected, [])
 
 
 def test_missing_file() -> None:

@@ -102,7 +102,7 @@ def open_transcript(session: Session, options: ChatOptions, past: Past | None, b
     """
     if past is not None:
         old, messages, writer = past
-        session.conversation.begin(old.began)
+        session.conversation.begin(old.began, old.tools)
         begin_with(session, messages)
         if options.system is not None:
             session.conversation.set_system(options.system)

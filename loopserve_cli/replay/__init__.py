@@ -44,7 +44,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     names = [profile.name for profile in options.profiles]
     check_names(names)
     gates = [parse_gate(text, names) for text in options.fail_if]
-    scripts = read_scripts(options.transcripts, options.history, options.max_turns)
+    scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
     if options.out is not None:
         prepare_folder(options.out)
     console = Console(stderr=True, highlight=False)

@@ -9,10 +9,10 @@ inside a dialogue would need its whole history fed again at every turn, and woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
@@ -70,7 +70,7 @@ class Runner:
         sampling = replace(self.options.sampling, max_new_tokens=WARM_UP_TOKENS)
         for profile in self.options.profiles:
             self.engine.set_profile(profile)
-            for _ in self._conversation().ask(WARM_UP_TEXT, sampling):
+            for _ in Conversation(self.engine, date=self._date).ask(WARM_UP_TEXT, sampling):
                 pass
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class Runner:
         """The dialogue's turns. One that fails is its last: what comes after would not see the same history."""
         self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
-        conversation = self._conversation(script.system, script.id, script.tools)
+        conversation = self._conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):
             try:
                 if number > 1 and script.history == "recorded":
@@ -100,12 +100,11 @@ class Runner:
                 return
             yield replace(turn, record=self._complete(turn.record, profile, repeat))
 
-    def _conversation(
-        self, system: str | None = None, name: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> Conversation:
-        """An empty dialogue; all of a run have the same date."""
+    def _conversation(self, script: Script) -> Conversation:
+        """The dialogue before its first turn. Where its file has no date, all of a run have the same."""
+        date = script.date or self._date
         special_tokens = self.options.special_tokens
-        return Conversation(self.engine, system, name, tools, self._date, self._warn, special_tokens)
+        return Conversation(self.engine, script.system, script.id, script.tools, date, self._warn, special_tokens)
 
     def _warn(self, line: str) -> None:
         """Say once what holds for every repeat and every profile."""

@@ -11,18 +11,24 @@ from typing import Any
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Dialogue
 
+STDIN = "-"
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One turn to replay; `recorded` is the answer of the file, None when it has none."""
+    """One turn to replay; `recorded` is the answer of the file and `reasoning` the thought before it, None without."""
 
     user: str
     recorded: str | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One dialogue to replay. `history` says what the next turn sees: "recorded" answers or "live" ones."""
+    """One dialogue to replay. `history` says what the next turn sees: "recorded" answers or "live" ones.
+
+    `tools` are the functions that the template is given, `date` is when the dialogue began, where its file says it.
+    """
 
     id: str
     source: str
@@ -30,15 +36,20 @@ class Script:
     exchanges: tuple[Exchange, ...]
     history: str
     tools: tuple[Mapping[str, Any], ...] = ()
+    date: str | None = None
 
 
-def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None) -> list[Script]:
-    """Every dialogue of every transcript, ids made unique; raises TranscriptError."""
+def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None, strict: bool = False) -> list[Script]:
+    """Every dialogue of every transcript, - being stdin, ids made unique; raises TranscriptError.
+
+    A bad record is left out and told on stderr, or refused where `strict`.
+    """
     from loopserve_cli.transcript import read_dialogues
 
     scripts: list[Script] = []
     for name in transcripts:
-        scripts += [script_of(dialogue, name, history, max_turns) for dialogue in read_dialogues(locate(name))]
+        dialogues = read_dialogues(None if name == STDIN else locate(name), strict=strict)
+        scripts += [script_of(dialogue, name, history, max_turns) for dialogue in dialogues]
     if not scripts:
         raise TranscriptError(f"{', '.join(transcripts)}: no dialogue to replay")
     return unique_ids(scripts)
@@ -62,13 +73,13 @@ def script_of(dialogue: Dialogue, source: str, history: str, max_turns: int | No
         elif message.role == "user":
             exchanges.append(Exchange(message.content))
         elif exchanges:
-            exchanges[-1] = replace(exchanges[-1], recorded=message.content)
+            exchanges[-1] = replace(exchanges[-1], recorded=message.content, reasoning=message.reasoning)
     exchanges = exchanges[:max_turns]
     if not exchanges:
         raise TranscriptError(f"{source}: dialogue {dialogue.id} has no user message, so there is no turn to replay")
     if any(exchange.recorded is None for exchange in exchanges[:-1]):
         history = "live"
-    return Script(dialogue.id, source, system, tuple(exchanges), history, dialogue.tools)
+    return Script(dialogue.id, source, system, tuple(exchanges), history, dialogue.tools, dialogue.date)
 
 
 def unique_ids(scripts: Iterable[Script]) -> list[Script]:

@@ -16,12 +16,18 @@ from loopserve_cli.transcript.write import write_whole
 
 
 def convert(
-    source: Path, target: Path, format: str | None = None, overwrite: bool = False, warn: Warn = to_stderr
+    source: Path | None,
+    target: Path,
+    format: str | None = None,
+    overwrite: bool = False,
+    warn: Warn = to_stderr,
+    strict: bool = False,
 ) -> int:
-    """Read `source`, whatever its format, and write `target`; returns how many dialogues there were.
+    """Read `source` (None is stdin), whatever its format, and write `target`; returns how many dialogues there were.
 
     Without `format` the target's name decides: .jsonl is loopserve for a single dialogue and for questions
-    without answers, else OpenAI messages; .json is ShareGPT.
+    without answers, else OpenAI messages; .json is ShareGPT. A bad record is left out and `warn` is told, or
+    refused where `strict`; `warn` is also told what the target's format has no place for.
     """
     if format is not None:
         _check_format(format)
@@ -29,17 +35,22 @@ def convert(
         raise UsageError(f"{target}: its name does not tell the format; add --to with one of {', '.join(SAVE_FORMATS)}")
     if target.exists() and not overwrite:
         raise LoopserveError(f"{target}: exists already; give another name, or add --overwrite")
-    dialogues = read_dialogues(source, warn)
-    save_dialogues(target, dialogues, format or _guess(target, dialogues), overwrite)
+    dialogues = read_dialogues(source, warn, strict)
+    format = format or _guess(target, dialogues)
+    save_dialogues(target, dialogues, format, overwrite)
+    unheld = _unheld(dialogues, format)
+    if unheld:
+        warn(f"{target}: {format} has no place for {', '.join(unheld)}; left out")
     return len(dialogues)
 
 
 def save_dialogues(path: Path, dialogues: Sequence[Dialogue], format: str, overwrite: bool = False) -> None:
     """Write dialogues to one file.
 
-    Only "loopserve" keeps measurements, the marks of stopped answers, empty answers, and questions without
-    answers; it begins each dialogue with a header, so its file may hold several. "openai" lines have no id,
-    since strict readers of that format refuse one.
+    Only "loopserve" keeps measurements, the marks of stopped answers, the date, empty answers, and questions
+    without answers; it begins each dialogue with a header, so its file may hold several. "openai" lines have no
+    id, since strict readers of that format refuse one; they and "vllm" keep tools and reasoning (as
+    `reasoning_content`), "sharegpt" only tools, as JSON text like LLaMA-Factory.
     """
     _check_format(format)
     if not dialogues:
@@ -58,6 +69,20 @@ def _guess(target: Path, dialogues: Sequence[Dialogue]) -> str:
     return "loopserve" if len(dialogues) == 1 or any(_questions_only(d) for d in dialogues) else "openai"
 
 
+def _unheld(dialogues: Sequence[Dialogue], format: str) -> list[str]:
+    """What the format has no place for, with how many dialogues have it."""
+    if format == "loopserve":
+        return []
+    said = [dialogue.messages for dialogue in dialogues]
+    counts = {
+        "reasoning": sum(any(m.reasoning for m in messages) for messages in said) if format == "sharegpt" else 0,
+        "the date": sum(dialogue.date is not None for dialogue in dialogues),
+        "the marks of stopped answers": sum(any(m.partial for m in messages) for messages in said),
+        "measurements": sum(any(m.record is not None for m in messages) for messages in said),
+    }
+    return [f"{name} (of {count:,} of {len(dialogues):,} dialogues)" for name, count in counts.items() if count]
+
+
 def _questions_only(dialogue: Dialogue) -> bool:
     """Whether it is several questions and no answer; a single question is a dialogue like any other."""
     roles = [m.role for m in dialogue.messages]
@@ -74,18 +99,19 @@ def _ours(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
             id=dialogue.id,
             questions_only=_questions_only(dialogue),
             date=dialogue.date,
+            tools=dialogue.tools,
         )
         text.append(checked_lines(header, dialogue.messages, f"{path}: dialogue {shown(dialogue.id)}"))
     return b"".join(text)
 
 
 def _openai(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
-    rows = [{"messages": _role_content(path, dialogue, "openai")} for dialogue in dialogues]
+    rows = [{"messages": _role_content(path, d, "openai"), **_tools(d)} for d in dialogues]
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def _vllm(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
-    return _document([{"id": d.id, "messages": _role_content(path, d, "vllm")} for d in dialogues])
+    return _document([{"id": d.id, "messages": _role_content(path, d, "vllm"), **_tools(d)} for d in dialogues])
 
 
 def _sharegpt(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
@@ -93,8 +119,16 @@ def _sharegpt(path: Path, dialogues: Sequence[Dialogue]) -> bytes:
     rows = []
     for dialogue in dialogues:
         said = _complete(path, dialogue, "sharegpt")
-        rows.append({"id": dialogue.id, "conversations": [{"from": names[m.role], "value": m.content} for m in said]})
+        row = {"id": dialogue.id, "conversations": [{"from": names[m.role], "value": m.content} for m in said]}
+        if dialogue.tools:
+            row["tools"] = json.dumps(dialogue.tools, ensure_ascii=False)
+        rows.append(row)
     return _document(rows)
+
+
+def _tools(dialogue: Dialogue) -> dict[str, Any]:
+    """The field of tools, where there are some."""
+    return {"tools": list(dialogue.tools)} if dialogue.tools else {}
 
 
 def _document(rows: list[dict[str, Any]]) -> bytes:
@@ -102,7 +136,10 @@ def _document(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _role_content(path: Path, dialogue: Dialogue, format: str) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in _complete(path, dialogue, format)]
+    return [
+        {"role": m.role, "content": m.content} | ({"reasoning_content": m.reasoning} if m.reasoning else {})
+        for m in _complete(path, dialogue, format)
+    ]
 
 
 def _complete(path: Path, dialogue: Dialogue, format: str) -> Sequence[Message]:

@@ -2,11 +2,11 @@
 
     {"loopserve": 1, "id": "morning", "model": "demo", "profile": "full", "created": "2026-01-31T09:00:00+00:00"}
     {"role": "user", "content": "Hello."}
-    {"role": "assistant", "content": "Hel", "partial": true, "stats": {...}}
+    {"role": "assistant", "content": "Hel", "partial": true, "reasoning": "They greet me.", "stats": {...}}
 
-A header with `"questions_only": true` begins a dialogue whose answers are unknown. A user's or a system
-message is never blank; an answer may be, since a model may end at once. Fields we do not know are kept
-in the header and passed over in messages.
+A header with `"questions_only": true` begins a dialogue whose answers are unknown; `tools` (a list) and `date`
+(when the dialogue began) stand there where it has them. A user's or a system message is never blank; an answer
+may be, since a model may end at once. Fields we do not know are kept in the header and passed over in messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 from loopserve_cli.messages import Message, Role
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript.order import check_next
-from loopserve_cli.transcript.place import Place, as_object, as_text, kind, need, shown
+from loopserve_cli.transcript.place import Place, RecordError, as_id, as_object, as_text, kind, need, shown
+from loopserve_cli.transcript.tools import Tools, as_tools
 
 VERSION = 1
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
@@ -32,20 +33,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def is_date(text: str) -> bool:
-    """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
     """A transcript's first line. `extra` holds further fields, JSON types only.
 
     `date` is the local time at which the dialogue began, ISO 8601: what a template writes where it writes the date.
+    `tools` are the functions that the model may call.
     """
 
     model: str | None = None
@@ -53,8 +46,9 @@ class Header:
     created: str | None = field(default_factory=now)
     id: str | None = None
     questions_only: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
     date: str | None = None
+    tools: Tools = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def began(self) -> str | None:
@@ -77,10 +71,12 @@ def header_line(header: Header) -> bytes:
     if header.id is not None:
         row["id"] = header.id
     row |= {"model": header.model, "profile": header.profile, "created": header.created}
-    if header.date is not None:
-        row["date"] = header.date
     if header.questions_only:
         row["questions_only"] = True
+    if header.date is not None:
+        row["date"] = header.date
+    if header.tools:
+        row["tools"] = list(header.tools)
     return _line({**row, **header.extra})
 
 
@@ -89,6 +85,8 @@ def message_line(message: Message) -> bytes:
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.partial:
         row["partial"] = True
+    if message.reasoning is not None:
+        row["reasoning"] = message.reasoning
     if message.record is not None:
         row["stats"] = message.record.to_json()
     return _line(row)
@@ -111,6 +109,8 @@ def check_messages(messages: Iterable[Message], file: str, questions_only: bool 
 def check_message(message: Message, previous: Role | None, place: Place, questions_only: bool) -> None:
     """Raise TranscriptError unless the message may be written after one of the role `previous`."""
     as_text(message.content, "content", place, may_be_empty=message.role == "assistant")
+    if message.reasoning is not None:
+        as_text(message.reasoning, "reasoning", place, may_be_empty=True)
     check_next(previous, message.role, place, questions_only=questions_only)
 
 
@@ -119,19 +119,29 @@ def is_header(value: Any) -> bool:
     return isinstance(value, dict) and "loopserve" in value
 
 
-def parse_transcripts(rows: Iterable[tuple[Place, Any]]) -> list[Transcript]:
-    """The dialogues of a file in our format from its lines' values; the first must be a header."""
-    transcripts: list[Transcript] = []
-    for place, value in rows:
-        if is_header(value):
-            transcripts.append(Transcript(_header(value, place), [], place))
-            continue
-        current = transcripts[-1]
-        message = _message(as_object(value, place, NEEDS), place)
-        previous = current.messages[-1].role if current.messages else None
-        check_next(previous, message.role, place, questions_only=current.header.questions_only)
-        current.messages.append(message)
-    return transcripts
+def split_dialogues(cells: Iterable[tuple[Place, Any]]) -> list[list[tuple[Place, Any]]]:
+    """The lines of each dialogue, its header first."""
+    dialogues: list[list[tuple[Place, Any]]] = []
+    for cell in cells:
+        if is_header(cell[1]):
+            dialogues.append([])
+        dialogues[-1].append(cell)
+    return dialogues
+
+
+def parse_transcript(cells: Sequence[tuple[Place, Any]]) -> Transcript:
+    """One dialogue from its lines' values, its header first; a value may be the error that reading it gave."""
+    (place, first), *rest = cells
+    header = _header(first, place)
+    messages: list[Message] = []
+    for where, value in rest:
+        if isinstance(value, RecordError):
+            raise value
+        message = _message(as_object(value, where, NEEDS), where)
+        previous = messages[-1].role if messages else None
+        check_next(previous, message.role, where, questions_only=header.questions_only)
+        messages.append(message)
+    return Transcript(header, messages, place)
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -145,16 +155,26 @@ def _header(row: dict[str, Any], place: Place) -> Header:
     if version != VERSION:
         raise place.error(f"loopserve is {version}, but this program reads version {VERSION}; update loopserve")
     known: dict[str, str | None] = {}
-    for name in ("model", "profile", "created", "id", "date"):
+    for name in ("model", "profile", "created", "date"):
         value = row.get(name)
         known[name] = value if value is None else as_text(value, name, place)
     if known["date"] is not None and not is_date(known["date"]):
-        raise place.error(f"date is {shown(known['date'])}, but must be as ISO 8601 writes it: 2026-01-31T09:00:00")
+        raise place.error(f"date is {shown(known['date'])}; write it as 2026-01-31 or remove it")
     questions_only = row.get("questions_only", False)
     if not isinstance(questions_only, bool):
         raise place.error(f"questions_only must be true or false, not {kind(questions_only)}")
-    extra = {k: v for k, v in row.items() if k not in known and k not in ("loopserve", "questions_only")}
-    return Header(**known, questions_only=questions_only, extra=extra)
+    tools = as_tools(row.get("tools"), "tools", place)
+    extra = {k: v for k, v in row.items() if k not in known and k not in ("loopserve", "id", "questions_only", "tools")}
+    return Header(**known, id=as_id(row.get("id")), questions_only=questions_only, tools=tools, extra=extra)
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _message(row: dict[str, Any], place: Place) -> Message:
@@ -169,7 +189,10 @@ def _message(row: dict[str, Any], place: Place) -> Message:
     stats = row.get("stats")
     if stats is not None and not isinstance(stats, dict):
         raise place.error(f"stats must be an object, not {kind(stats)}")
-    return Message(role, content, partial, None if stats is None else _record(stats, place))
+    reasoning = row.get("reasoning") if role == "assistant" else None
+    if reasoning is not None:
+        as_text(reasoning, "reasoning", place, may_be_empty=True)
+    return Message(role, content, partial, None if stats is None else _record(stats, place), reasoning)
 
 
 def _record(stats: dict[str, Any], place: Place) -> TurnRecord:

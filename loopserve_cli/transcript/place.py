@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,9 +32,24 @@ class Place:
         """A part of this record, such as "message 2"."""
         return replace(self, part=part)
 
-    def error(self, problem: str) -> TranscriptError:
+    def error(self, problem: str) -> RecordError:
         """The error to raise: this place, and what is wrong and what to do."""
-        return TranscriptError(f"{self}: {problem}")
+        return RecordError(self, problem)
+
+
+class RecordError(TranscriptError):
+    """Something wrong at a place in a file; `problem` says what, and what to do."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        """One line: the place and the problem."""
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+        self.problem = problem
+
+    @property
+    def cause(self) -> str:
+        """What is wrong, without the column and without what to do: the same for all records of that kind."""
+        return self.problem.partition(";")[0].partition(" at column ")[0]
 
 
 KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -84,3 +100,13 @@ def as_text(value: Any, name: str, place: Place, may_be_empty: bool = False) -> 
         half = f"\\u{ord(value[error.start]):04x}"
         raise place.error(f"{name} holds half a character ({half}); remove it or write the whole pair") from None
     return value
+
+
+def as_id(value: Any) -> str | None:
+    """An id as text, whatever it is, since it only names a record; None where it names nothing."""
+    try:
+        name = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        name.encode()
+    except (ValueError, RecursionError):
+        return None
+    return name if value is not None and value not in ([], {}) and name.strip() else None

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Dialogue
-from loopserve_cli.transcript.formats import FORMATS, Format, Found, is_message, messages
-from loopserve_cli.transcript.ours import Transcript, is_header, parse_transcripts
-from loopserve_cli.transcript.place import Place, as_object, kind, shown
+from loopserve_cli.transcript.formats import NAMES, Format, format_of
+from loopserve_cli.transcript.formats.found import Found
+from loopserve_cli.transcript.formats.rows import check_asked, is_message, messages
+from loopserve_cli.transcript.ours import Transcript, parse_transcript, split_dialogues
+from loopserve_cli.transcript.place import Place, RecordError, as_object, kind, shown
+from loopserve_cli.transcript.sieve import Sieve, lost_line
+from loopserve_cli.transcript.source import Cell, SourceFile
 
-SUPPORTED = "loopserve, " + ", ".join(f.name for f in FORMATS) + ", vLLM multi-turn"
-BOM = b"\xef\xbb\xbf"
-Row = tuple[Place, bytes]
+SUPPORTED = ", ".join(NAMES)
 Warn = Callable[[str], None]
 
 
@@ -27,153 +26,117 @@ def to_stderr(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
-def read_dialogues(path: Path, warn: Warn = to_stderr) -> list[Dialogue]:
-    """All dialogues of a file, in order; raises TranscriptError, in one line, for anything wrong in it.
+def read_dialogues(path: Path | None, warn: Warn = to_stderr, strict: bool = False) -> list[Dialogue]:
+    """All dialogues of a file, or of stdin where `path` is None, in order; what gzip packed is unpacked.
 
-    An id that the file lacks is made from the file's name; one that it has twice gets a number, so that
-    ids are unique. When a process was killed as it wrote the last line of our own format, the lines
-    before it are read and `warn` is told.
+    A bad record is left out, and `warn` is told in one line how many of how many were, which and why; with
+    `strict` it raises TranscriptError, as a file without a good record always does. `warn` is also told which
+    fields reach no prompt, and when a process was killed as it wrote the last line of our own format: the lines
+    before it are read. An id that the file lacks is made from the file's name; one that it has twice gets a
+    number, so that ids are unique.
     """
-    source = SourceFile.read(path)
-    if source.is_ours():
-        transcripts = read_transcripts(source, warn)
-        found = [Found(t.header.id, t.messages, t.place, date=t.header.date) for t in transcripts]
-        for one in found:
-            if not any(m.role == "user" for m in one.messages):
-                raise one.place.error("no message is the user's; a dialogue needs at least one")
-    else:
-        found = list(_foreign(source))
-    return _named(found, path.stem)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A dialogue file's bytes and its lines that are not blank; there is at least one."""
-
-    place: Place
-    raw: bytes
-    rows: list[Row]
-
-    @classmethod
-    def read(cls, path: Path) -> SourceFile:
-        """The file; raises TranscriptError when it cannot be opened, is empty or is no text."""
-        place = Place(str(path))
-        try:
-            raw = path.read_bytes()
-        except FileNotFoundError:
-            raise place.error("no such file; check the path") from None
-        except IsADirectoryError:
-            raise place.error("is a folder; give one of its files") from None
-        except PermissionError:
-            raise place.error("no permission to read it; change its mode or copy it") from None
-        except OSError as error:
-            raise place.error(f"cannot be read: {error.strerror}") from None
-        if raw.startswith(b"PAR1"):
-            raise place.error("is a Parquet file; export it as JSON lines first (datasets: Dataset.to_json)")
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise place.error("is UTF-16 text; save it as UTF-8")
-        if b"\0" in raw:
-            raise place.error("is a binary file; give a JSON or JSONL text file")
-        raw = raw.removeprefix(BOM)
-        lines = enumerate(raw.split(b"\n"), 1)
-        rows = [(Place(str(path), line=number), line) for number, line in lines if line.strip()]
-        if not rows:
-            raise place.error("is empty; there is no dialogue in it")
-        return cls(place, raw, rows)
-
-    @property
-    def ends_whole(self) -> bool:
-        """Whether the last line was written to its end."""
-        return self.raw.endswith(b"\n")
-
-    def is_ours(self) -> bool:
-        """Whether the first line is a header of our format."""
-        return is_header(_value(self.rows[0]))
+    source = SourceFile.read_packed(path)
+    sieve = Sieve(strict)
+    found, records = _ours(source, sieve, warn) if source.is_ours() else _foreign(source, sieve)
+    if not found:
+        raise sieve.all_bad(records)
+    file = source.place.file
+    for line in (sieve.line(file, records), lost_line(file, [one.lost for one in found])):
+        if line is not None:
+            warn(line)
+    return _named(found, source.stem)
 
 
 def read_transcripts(source: SourceFile, warn: Warn) -> list[Transcript]:
-    """The dialogues of a file in our format, finished lines only."""
-    return parse_transcripts(_finished_rows(source, warn))
+    """The dialogues of a file in our format, finished lines only; raises TranscriptError for anything wrong in it."""
+    cells, cut = _finished(source)
+    transcripts = [parse_transcript(lines) for lines in split_dialogues(cells)]
+    if cut is not None:
+        warn(cut)
+    return transcripts
 
 
-def _finished_rows(source: SourceFile, warn: Warn) -> Iterator[tuple[Place, Any]]:
-    """Each line's value; a broken last line without its line end was cut off, and is left out."""
-    for place, line in source.rows:
-        try:
-            value = _parse(place, line)
-        except TranscriptError:
-            if source.ends_whole or place != source.rows[-1][0]:
-                raise
-            warn(f"{place}: the last line is cut off (a process ended as it wrote it); the lines before it are kept")
-            return
-        yield place, value
+def _ours(source: SourceFile, sieve: Sieve, warn: Warn) -> tuple[list[Found], int]:
+    """The dialogues of a file in our format, and how many it holds with the bad ones."""
+    cells, cut = _finished(source)
+    dialogues = split_dialogues(cells)
+    found = []
+    for lines in dialogues:
+        place = lines[0][0]
+        with sieve.trying([place]):
+            one = parse_transcript(lines)
+            check_asked(one.messages, place)
+            header = one.header
+            found.append(Found(header.id, one.messages, place, tools=header.tools, date=header.date))
+    if cut is not None:
+        warn(cut)
+    return found, len(dialogues)
 
 
-def _foreign(source: SourceFile) -> Iterator[Found]:
-    """The dialogues of a file in another format than ours."""
-    values = _records(source)
-    place, first = values[0]
-    form = _sniff(first)
+def _finished(source: SourceFile) -> tuple[list[Cell], str | None]:
+    """Each line's value; a broken last line without its line end was cut off: it is left out, and the text says so."""
+    cells = source.lines()
+    place, last = cells[-1]
+    if not isinstance(last, RecordError) or source.ends_whole:
+        return cells, None
+    told = f"{place}: the last line is cut off (a process ended as it wrote it); the lines before it are kept"
+    return cells[:-1], told
+
+
+def _foreign(source: SourceFile, sieve: Sieve) -> tuple[list[Found], int]:
+    """The dialogues of a file in another format than ours, and how many records it holds with the bad ones."""
+    cells = _by_name(source.records())
+    place, first = cells[0]
+    form = _told(cells[:1] if sieve.strict else cells)
     if form is None and is_message(first):
         if place.line is not None:
             raise place.error('is a message without a header; put {"loopserve": 1} in a line before it')
-        yield Found(None, messages([value for _, value in values], source.place, items=True), source.place)
-        return
+        said = messages([value for _, value in cells], source.place, items=True)
+        return [Found(None, said, source.place)], 1
     if form is None:
+        if isinstance(first, RecordError):
+            raise first
         raise place.error(f"unknown format ({_keys(first)}); supported are {SUPPORTED}")
-    needs = f"every record of this file ({form.name}) is an object with {form.keys[0]}"
-    found = [one for place, value in values for one in form.read(as_object(value, place, needs), place)]
-    yield from _sessions(found) if form.name == "aiperf" else found
+    needs = f"every record of this file ({form.name}) is an object with {form.needs}"
+    found = []
+    for rows in _grouped(cells, form):
+        with sieve.trying([place for place, _ in rows]):
+            found += form.read([(place, _object(value, place, needs)) for place, value in rows])
+    return found, len(cells)
 
 
-def _records(source: SourceFile) -> list[tuple[Place, Any]]:
-    """The records of a JSONL file, or of the one JSON value that the file is."""
-    first, *rest = source.rows
-    if rest and _value(first) is not None:
-        return [(place, _parse(place, line)) for place, line in source.rows]
-    try:
-        whole = _parse(source.place, source.raw)
-    except TranscriptError:
-        if rest and first[1].lstrip().startswith(b"{") and _value(rest[0]) is not None:
-            _parse(*first)  # JSONL with a broken first line: that line is the one to name
-        raise
-    if not isinstance(whole, list):
-        return [(source.place if rest else first[0], whole)]
-    if not whole:
-        raise source.place.error("is an empty list; there is no dialogue in it")
-    return [(Place(source.place.file, item=number), value) for number, value in enumerate(whole, 1)]
+def _told(cells: Sequence[Cell]) -> Format | None:
+    """The format of the first record that tells one."""
+    return next((form for _, value in cells if (form := format_of(value)) is not None), None)
 
 
-def _value(row: Row) -> Any:
-    """A line's value, or None where it is no JSON by itself."""
-    try:
-        return _parse(*row)
-    except TranscriptError:
-        return None
+def _by_name(cells: list[Cell]) -> list[Cell]:
+    """The records, where the file is an object that holds each under its name, as some give LoCoMo."""
+    place, whole = cells[0]
+    if len(cells) > 1 or not isinstance(whole, dict) or is_message(whole) or format_of(whole) is not None:
+        return cells
+    if not all(isinstance(value, dict) for value in whole.values()):
+        return cells
+    named = [
+        (Place(place.file, item=number), {"id": name, **value}) for number, (name, value) in enumerate(whole.items(), 1)
+    ]
+    return named if _told(named) is not None else cells
 
 
-def _parse(place: Place, data: bytes) -> Any:
-    """The JSON value of a line, or of a whole file when `place` has no line; an error names the line."""
-    try:
-        return json.loads(data.decode())
-    except UnicodeDecodeError as error:
-        where = Place(place.file, line=place.line or data.count(b"\n", 0, error.start) + 1)
-        problem = f"not UTF-8 text (byte 0x{data[error.start]:02x}); save the file as UTF-8"
-    except json.JSONDecodeError as error:
-        where = Place(place.file, line=place.line or error.lineno)
-        problem = f"not valid JSON at column {error.colno} ({error.msg}); mend the line or remove it"
-    except RecursionError:
-        where, problem = place, "nested too deeply for a dialogue; check that this is the right file"
-    except ValueError:  # json gives up on a number of thousands of digits
-        where, problem = place, "holds a number that is too long; check that this is the right file"
-    raise where.error(problem)
+def _grouped(cells: list[Cell], form: Format) -> list[list[Cell]]:
+    """The records of each dialogue, where its first stands."""
+    groups: dict[str | int, list[Cell]] = {}
+    for number, (place, value) in enumerate(cells):
+        key = form.group(value) if form.group is not None and isinstance(value, dict) else None
+        groups.setdefault(number if key is None else key, []).append((place, value))
+    return list(groups.values())
 
 
-def _sniff(first: Any) -> Format | None:
-    """The format whose fields the first record has, if any."""
-    if not isinstance(first, dict):
-        return None
-    return next((form for form in FORMATS if any(key in first for key in form.keys)), None)
+def _object(value: Any, place: Place, needs: str) -> dict[str, Any]:
+    """The record, if it could be read and is an object."""
+    if isinstance(value, RecordError):
+        raise value
+    return as_object(value, place, needs)
 
 
 def _keys(first: Any) -> str:
@@ -181,18 +144,6 @@ def _keys(first: Any) -> str:
     if not isinstance(first, dict):
         return kind(first)
     return f"an object with {', '.join(shown(key) for key in list(first)[:5])}" if first else "an empty object"
-
-
-def _sessions(found: Iterable[Found]) -> list[Found]:
-    """Records of one session joined into one dialogue, where its first stands."""
-    sessions: dict[str | int, Found] = {}
-    for number, one in enumerate(found):
-        key = number if one.id is None else one.id
-        if key in sessions:
-            sessions[key].messages.extend(one.messages)
-        else:
-            sessions[key] = one
-    return list(sessions.values())
 
 
 def _named(found: list[Found], stem: str) -> list[Dialogue]:
@@ -205,5 +156,5 @@ def _named(found: list[Found], stem: str) -> list[Dialogue]:
         copies = (f"{name}#{copy}" for copy in count(2))
         unique = next(n for n in chain([name], copies) if n not in taken)
         taken.add(unique)
-        dialogues.append(Dialogue(unique, tuple(one.messages), str(one.place), date=one.date))
+        dialogues.append(Dialogue(unique, tuple(one.messages), str(one.place), one.tools, one.date))
     return dialogues

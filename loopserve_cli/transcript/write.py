@@ -13,7 +13,8 @@ from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message, Role
 from loopserve_cli.transcript.ours import Header, check_message, checked_lines, message_line
 from loopserve_cli.transcript.place import Place
-from loopserve_cli.transcript.read import SourceFile, Warn, read_transcripts, to_stderr
+from loopserve_cli.transcript.read import Warn, read_transcripts, to_stderr
+from loopserve_cli.transcript.source import SourceFile
 
 
 class TranscriptWriter:

@@ -98,7 +98,11 @@ def header(session: Session) -> Header:
     """A transcript's first line: with what the chat is held now."""
     conversation = session.conversation
     return Header(
-        conversation.engine.model_name, conversation.engine.profile.name, id=conversation.id, date=conversation.date
+        conversation.engine.model_name,
+        conversation.engine.profile.name,
+        id=conversation.id,
+        date=conversation.date,
+        tools=conversation.tools,
     )
 
 

@@ -1,0 +1,61 @@
+"""What stands beside a record's messages: it reaches the dialogue, or is named as lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from loopserve_cli.messages import Message
+from loopserve_cli.transcript.formats.found import Found, Record
+from loopserve_cli.transcript.formats.rows import REASONING, content_of
+from loopserve_cli.transcript.place import Place, as_id
+from loopserve_cli.transcript.tools import Tools, as_tools
+
+SYSTEM = ("system", "system_prompt", "system_message", "instructions")
+MEDIA = ("images", "image", "videos", "video", "audios", "audio", "documents")
+# A record's fields that would change the prompt, if a model of text could be given them.
+RECORD_FIELDS = (*MEDIA, "chat_template_kwargs")
+# The same of a message: some templates write its name.
+MESSAGE_FIELDS = (*MEDIA, "files", "attachments", "name", "tool_call_id")
+
+
+def dialogue(
+    record: Record, said: list[Message], place: Place, ids: Iterable[str] = ("id",), lost: Iterable[str] = ()
+) -> Found:
+    """A record's dialogue: its messages, and what stands beside them.
+
+    A system prompt beside the messages becomes the first of them, unless one stands there already: then it is
+    lost, as LLaMA-Factory does. `ids` are the fields that may name the record, `lost` what the format itself loses.
+    """
+    missing = {*lost, *(name for name in RECORD_FIELDS if record.get(name))}
+    field, system = _system(record, place)
+    if system is not None:
+        if said[0].role != "system":
+            said = [Message("system", system), *said]
+        elif said[0].content.strip() != system.strip():
+            missing.add(field)
+    name = next((found for found in (as_id(record.get(field)) for field in ids) if found is not None), None)
+    return Found(name, said, place, tools=_tools(record, place), lost=frozenset(missing))
+
+
+def lost_in(rows: Iterable[Any]) -> set[str]:
+    """The fields of messages that reach no prompt."""
+    lost = set()
+    for row in rows:
+        if isinstance(row, dict):
+            lost |= {name for name in MESSAGE_FIELDS if row.get(name)}
+            lost |= {name for name in REASONING if row.get(name) and not isinstance(row[name], str)}
+    return lost
+
+
+def _system(record: Record, place: Place) -> tuple[str, str | None]:
+    """The field that holds a system prompt, and its text; a blank one is none."""
+    for field in SYSTEM:
+        value = record.get(field)
+        if value and not (isinstance(value, str) and not value.strip()):
+            return field, content_of(value, field, place)[0]
+    return "", None
+
+
+def _tools(record: Record, place: Place) -> Tools:
+    return as_tools(record.get("tools"), "tools", place) + as_tools(record.get("functions"), "functions", place)
