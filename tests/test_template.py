@@ -57,6 +57,7 @@ def of(source: Any, **more: Any) -> Template:
         ("{{ {}.pop('key') }}", "access to attribute 'pop'"),
         ("{{ '%(a)s' % {} }}", "KeyError: 'a'"),
         ("{% macro again(n) %}{{ again(n + 1) }}{% endmacro %}{{ again(0) }}", "RecursionError: "),
+        ("{{ 'a' * 10 ** 14 }}", "fails: MemoryError; mend it"),
         ("{% for m in messages %}", "Unexpected end of template"),
         ("{{ messages | no_such_filter }}", "No filter named 'no_such_filter'"),
     ],

@@ -42,6 +42,37 @@ def made(backend: Any, pre: Any = None, normal: Any = None, extra: tuple[Any, ..
     return tokenizer
 
 
+def python() -> Any:
+    """One that is written in Python: a letter a token, and spaces beside added tokens are theirs."""
+    from transformers import PreTrainedTokenizer
+
+    class Letters(PreTrainedTokenizer):
+        def __init__(self) -> None:
+            self.letters = {letter: number for number, letter in enumerate("\0abcdeérstuim nk1234.,<|>\n\u0301")}
+            super().__init__(unk_token="<unk>", eos_token="<|end|>")
+
+        @property
+        def vocab_size(self) -> int:
+            return len(self.letters)
+
+        def get_vocab(self) -> dict[str, int]:
+            return {**self.letters, **self.added_tokens_encoder}
+
+        def _tokenize(self, text: str, **_options: Any) -> list[str]:
+            return list(text)
+
+        def _convert_token_to_id(self, token: str) -> int:
+            return self.letters.get(token, 0)
+
+        def _convert_id_to_token(self, index: int) -> str:
+            return list(self.letters)[index]
+
+    tokenizer = Letters()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROL)})
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
 def metaspace(scheme: str) -> Any:
     return pre_tokenizers.Metaspace(prepend_scheme=scheme)
 
@@ -66,6 +97,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "metaspace always": lambda: made(of_words(), pre=metaspace("always")),
     "llama 2": lambda: made(of_words(), normal=llama2()),
     "llama 2, takes spaces after": lambda: made(of_words(), normal=llama2(), rstrip=True),
+    "python": python,
     "strips": lambda: made(
         of_words(), pre=metaspace("always"), normal=normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
     ),

@@ -40,7 +40,7 @@ class Renderer:
         try:
             return self._render(rows, generation_prompt, {"tools": given} if given else {})
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split())
             if type(error) is TemplateError:
                 raise UsageError(f"the model's chat template refuses this dialogue: {reason}") from None
             if not given and self._renders(rows, generation_prompt, {"tools": []}):
@@ -48,9 +48,10 @@ class Renderer:
                     f"the model's chat template fails in a dialogue without tools: {reason}; "
                     "give it tools, or use a model whose template needs none"
                 ) from None
-            name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            said = [reason] if isinstance(error, TemplateError) else [type(error).__name__, reason]
             raise UsageError(
-                f"the model's chat template fails: {name}{reason}; mend it in the model's folder, or use another model"
+                f"the model's chat template fails: {': '.join(filter(None, said))}; "
+                "mend it in the model's folder, or use another model"
             ) from None
 
     def _render(self, rows: list[Row], generation_prompt: bool, more: Mapping[str, Any]) -> str:

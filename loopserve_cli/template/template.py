@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class Template:
         rows = [row_of(message) for message in messages]
         found = self._said(rows)
         marks = Marks.of({*self._in_tools, *itertools.chain(*found)}, strings([rows, self._render.tools]))
-        rows = [marks.put(row, tokens) for row, tokens in zip(rows, found, strict=True)]
+        rows = [_marked(row, marks, tokens) for row, tokens in zip(rows, found, strict=True)]
         tools = marks.put(self._render.tools, self._in_tools)
         written = self._render([self._shape.of(row) for row in rows], generation_prompt, tools)
         # A system prompt that goes with the last question is written only while that is asked.
@@ -91,9 +91,20 @@ class Template:
         said: list[set[str]] = []
         for row in rows:
             role = row["role"]
-            for text in strings(row):
+            texts = list(strings(_said(row)))
+            for text in texts:
                 known = self._found.get((role, text))
                 fresh[role, text] = self._control.found(text, role) if known is None else known
-            said.append({token for text in strings(row) for token in fresh[role, text]})
+            said.append({token for text in texts for token in fresh[role, text]})
         self._found = fresh
         return said
+
+
+def _said(row: Row) -> list[Any]:
+    """What a row holds beside its role."""
+    return [value for key, value in row.items() if key != "role"]
+
+
+def _marked(row: Row, marks: Marks, tokens: Iterable[str]) -> Row:
+    """The row with its control tokens marked; who said it stays as it is."""
+    return {key: value if key == "role" else marks.put(value, tokens) for key, value in row.items()}
