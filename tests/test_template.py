@@ -12,7 +12,7 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import CONTROL, KINDS, TEMPLATE
+from tokenizer_kinds import CONTROL, KINDS, TEMPLATE, of_kind
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
@@ -177,7 +177,7 @@ SAID = st.lists(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(SAID, min_size=1, max_size=5))
 def test_the_ids_of_ordinary_text_are_those_of_transformers_at_every_turn(kind: str, texts: list[str]) -> None:
-    tokenizer = KINDS[kind]()
+    tokenizer = of_kind(kind)
     template, messages = Template(tokenizer), []
     for role, text in zip(itertools.cycle(("user", "assistant")), texts, strict=False):
         messages.append(Message(role, text))  # type: ignore[arg-type]

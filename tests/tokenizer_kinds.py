@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import tiny
@@ -102,3 +103,9 @@ KINDS: dict[str, Callable[[], Any]] = {
         of_words(), pre=metaspace("always"), normal=normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
     ),
 }
+
+
+@cache
+def of_kind(kind: str) -> Any:
+    """One that nobody changes."""
+    return KINDS[kind]()

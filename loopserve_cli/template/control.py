@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # What a model thinks stands in its answer between tokens of such names, and templates look for them there.
 REASONING = re.compile("think|thought|reason", re.IGNORECASE)
+# What others say into an answer: of all that a template only mentions, no model writes these itself.
+OTHERS = re.compile("respon|result|output|observ|system|user|human", re.IGNORECASE)
 # Added tokens that are words or spaces are text; a control token is marked off: <...>, [...], |...|
 MARKUP = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 
@@ -22,8 +24,8 @@ MARKUP = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 class ControlTokens:
     """A tokenizer's control tokens and their ids; `in_answers` are those that an answer may not hold either.
 
-    Tokens that are special, or that the template writes around any message, make turns: they are in both. Tokens that
-    the template only mentions are those of thinking and of tool calls, which are an answer's own.
+    Tokens that are special, or that the template writes around any message, make turns: they are in both. Of those that
+    the template only mentions, the ones of thinking and of tool calls are an answer's own.
     """
 
     ids: dict[str, int]
@@ -52,8 +54,6 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase, source: str, written: Seq
             mentioned[text] = number
     text_too = {text for text in special if len(text) == 1 and spell(tokenizer, text, frozenset()) == [special[text]]}
     turns = {text: number for text, number in (special | around).items() if text not in text_too}
-    return ControlTokens(turns | mentioned, frozenset(_other_than_reasoning(turns)))
-
-
-def _other_than_reasoning(tokens: Iterable[str]) -> Iterable[str]:
-    return (token for token in tokens if not REASONING.search(token))
+    others = [text for text in mentioned if OTHERS.search(text)]
+    in_answers = frozenset(text for text in [*turns, *others] if not REASONING.search(text))
+    return ControlTokens(turns | mentioned, in_answers)

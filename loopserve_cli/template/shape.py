@@ -26,8 +26,8 @@ class Shape:
     written: tuple[str, ...] = ()
 
     def of(self, row: Row) -> Row:
-        """The row as the template wants it."""
-        if row["role"] not in self.parts:
+        """The row as the template wants it; content that is parts already stays as it is."""
+        if row["role"] not in self.parts or not isinstance(row["content"], str):
             return row
         return {**row, "content": [{"type": "text", "text": row["content"]}]}
 
