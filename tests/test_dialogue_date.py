@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_a_new_transcript_says_when_its_dialogue_began(monkeypatch: pytest.Monke
 def test_a_dialogue_that_goes_on_keeps_its_date(head: Header, date: str, monkeypatch: pytest.MonkeyPatch) -> None:
     TranscriptWriter(Path("old.jsonl"), head).rewrite([Message("user", "a"), Message("assistant", "b")])
     assert chat(monkeypatch, resume=Path("old.jsonl")).date == date
+
+
+def test_a_date_elsewhere_on_earth_is_that_moment_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-02:00")
+    time.tzset()
+    try:
+        head = Header(created="2026-01-09T23:00:00+00:00")
+        TranscriptWriter(Path("old.jsonl"), head).rewrite([Message("user", "a"), Message("assistant", "b")])
+        assert chat(monkeypatch, resume=Path("old.jsonl")).date == "2026-01-10T01:00:00"
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
 
 
 def test_a_file_that_knows_no_date_goes_on_today(monkeypatch: pytest.MonkeyPatch) -> None:
