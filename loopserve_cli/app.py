@@ -24,6 +24,7 @@ from loopserve_cli.flags import (
     Json,
     Sampling,
     Settings,
+    SpecialTokens,
     Strict,
     model_flags,
     profile_flags,
@@ -84,10 +85,11 @@ def chat(
     resume: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with a saved dialogue.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
     ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
+    special_tokens: SpecialTokens = False,
 ) -> int:
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
-    options = ChatOptions(model, draw, profile, system, resume, save, ui, message)
+    options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens)
     from loopserve_cli.chat import run
 
     return run(options)
@@ -112,6 +114,7 @@ def replay(
     fail_if: Annotated[
         list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
     ] = None,
+    special_tokens: SpecialTokens = False,
     strict: Strict = False,
     json: Json = False,
 ) -> int:
@@ -127,6 +130,7 @@ def replay(
         out=out,
         json=json,
         fail_if=tuple(fail_if or ()),
+        special_tokens=special_tokens,
         strict=strict,
     )
     from loopserve_cli.replay import run

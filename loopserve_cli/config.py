@@ -95,6 +95,7 @@ class ChatOptions:
     save: Path | None = None
     ui: str = "dashboard"
     message: str | None = None
+    special_tokens: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""
@@ -122,6 +123,7 @@ class ReplayOptions:
     out: Path | None = None
     json: bool = False
     fail_if: tuple[str, ...] = ()
+    special_tokens: bool = False
     strict: bool = False
 
     def __post_init__(self) -> None:

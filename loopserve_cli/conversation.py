@@ -12,16 +12,18 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.template import Template
+from loopserve_cli.template.clock import parse_date
+from loopserve_cli.transcript.read import to_stderr
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
@@ -36,10 +38,27 @@ T = TypeVar("T")
 class Conversation:
     """A growing dialogue on one engine."""
 
-    def __init__(self, engine: Engine, system: str | None = None, conversation_id: str | None = None) -> None:
-        """Start an empty dialogue; the engine's store is emptied."""
+    def __init__(
+        self,
+        engine: Engine,
+        system: str | None = None,
+        conversation_id: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        date: str | None = None,
+        warn: Callable[[str], None] = to_stderr,
+        special_tokens: bool = False,
+    ) -> None:
+        """Start an empty dialogue; the engine's store is emptied.
+
+        `tools` and `date` (ISO 8601, local; None: now) are what the template is told of them, `warn` hears what it
+        leaves out, and `special_tokens` lets control tokens in what is said stand as such. Raises UsageError for a
+        template that cannot be used.
+        """
         self.engine = engine
-        self.template = Template(engine.tokenizer)
+        self.tools = tuple(tools)
+        self._special_tokens = special_tokens
+        self._warn = warn
+        self.template = self._template(date)
         self.id = conversation_id or uuid.uuid4().hex[:12]
         self.messages: list[Message] = []
         self._begins: dict[int, int] = {}  # by turns before it, what the engine held when a turn began
@@ -56,6 +75,25 @@ class Conversation:
     def turns(self) -> int:
         """How many user messages the dialogue has."""
         return sum(m.role == "user" for m in self.messages)
+
+    @property
+    def date(self) -> str:
+        """When the dialogue began, ISO 8601, local time: the date that the template writes."""
+        return self.template.date.isoformat()
+
+    def begin(self, date: str | None = None, tools: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Be a dialogue of that date (None: now) with those tools; the next turn feeds again what that changes."""
+        self.tools = tuple(tools)
+        self.template = self._template(date)
+
+    def _template(self, date: str | None) -> Template:
+        """The model's template for this dialogue; what it leaves out of the tools is told."""
+        when = None if date is None else parse_date(date)
+        template = Template(self.engine.tokenizer, self.tools, when, self._special_tokens)
+        left_out = template.tools_left_out
+        if left_out:
+            self._warn(f"the model's chat template leaves out the dialogue's tools: {', '.join(left_out)}")
+        return template
 
     def set_system(self, text: str | None) -> None:
         """Change the system prompt, or remove it by a blank one; the next turn feeds again what that changes."""
@@ -196,9 +234,10 @@ class Conversation:
         self._return_to(sum(m.role == "user" for m in agreed))
 
     def clear(self) -> None:
-        """Forget everything but the system prompt."""
+        """Forget everything but the system prompt and the tools; the dialogue that begins has a new date."""
         self.messages = self.messages[:1] if self.system is not None else []
         self._begins.clear()
+        self.begin(tools=self.tools)
         self.engine.reset()
 
     def _reconcile(self, generation_prompt: bool) -> tuple[list[int], int]:

@@ -25,6 +25,11 @@ Settings = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a file for one bad record, instead of leaving it out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
+SpecialTokens = Annotated[
+    bool,
+    typer.Option("--special-tokens", help="Let control tokens in messages stand as such, rather than as text."),
+]
+
 
 def model_flags(
     model: Annotated[

@@ -280,3 +280,9 @@ def test_output_that_goes_nowhere_is_an_error(redirect: str, complaint: str) -> 
     assert finished.returncode == 1
     assert finished.stderr.startswith(complaint)
     assert finished.stderr.count("\n") == 1
+
+
+def test_special_tokens_are_text_unless_they_are_let_through(chat: Recorder, replay: Recorder) -> None:
+    app.main(["chat", "hi"]), app.main(["chat", "hi", "--special-tokens"])
+    app.main(["replay", "demo"]), app.main(["replay", "demo", "--special-tokens"])
+    assert [options.special_tokens for (options,) in [*chat.calls, *replay.calls]] == [False, True, False, True]  # type: ignore[attr-defined]

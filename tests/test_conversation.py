@@ -39,8 +39,8 @@ WANTS_A_USER = (
 )
 
 
-def conversation(system: str | None = None) -> Conversation:
-    return Conversation(Engine(tiny.loaded("llama"), load_profile("full")), system)
+def conversation(system: str | None = None, **more: Any) -> Conversation:
+    return Conversation(Engine(tiny.loaded("llama"), load_profile("full")), system, **more)
 
 
 def ask(talk: Conversation, text: str, sampling: SamplingOptions = SHORT) -> TurnRecord:
@@ -78,7 +78,7 @@ def whole_before_answer(talk: Conversation) -> list[int]:
 
 
 def test_fed_ids_are_the_template_s_ids_every_turn() -> None:
-    talk = conversation()
+    talk = conversation(special_tokens=True)
     fed: list[list[int]] = []
     original = talk.engine.turn
 
@@ -215,7 +215,7 @@ WORDS = st.text(alphabet=st.sampled_from(list("ab 1é🙂\n<|>userndai")), min_s
 @given(st.lists(WORDS, min_size=1, max_size=8))
 def test_pieces_give_the_ids_of_the_whole(texts: list[str]) -> None:
     """Cutting at special tokens and tokenising piece by piece is tokenising the whole."""
-    template = Template(tiny.tokenizer())
+    template = Template(tiny.tokenizer(), special_tokens=True)
     roles = itertools.cycle(("user", "assistant"))
     messages: list[Message] = []
     for text in texts:

@@ -127,6 +127,17 @@ def test_bad_models_are_refused_in_one_line(folder: Path, tmp_path: Path) -> Non
         assert "\n" not in message and len(message) < 500
 
 
+def test_special_tokens_that_are_empty_are_none(folder: Path, tmp_path: Path) -> None:
+    model = edited(folder, tmp_path / "m")
+    (model / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    said = json.loads((model / "tokenizer_config.json").read_text())
+    changed = {**said, "bos_token": "", "eos_token": "", "unk_token": ""}
+    (model / "tokenizer_config.json").write_text(json.dumps(changed))
+    loaded = loader.load(ModelOptions(str(model), device="cpu"))
+    assert loaded.tokenizer.eos_token_id is None and None not in loaded.stop_ids
+    assert loaded.tokenizer.decode([40, 41], skip_special_tokens=True) == tiny.tokenizer().decode([40, 41])
+
+
 def test_a_hub_model_that_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

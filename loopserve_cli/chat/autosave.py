@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loopserve_cli.errors import LoopserveError
@@ -33,6 +34,7 @@ class Autosave:
         self._complain = complain
         self._writer = writer
         self._written: list[Message] | None = list(written)
+        self._date: str | None = None
 
     @classmethod
     def off(cls) -> Autosave:
@@ -60,6 +62,11 @@ class Autosave:
         """Whether the file exists: nothing is created before there is something to keep."""
         return self._writer is not None
 
+    def begin(self, date: str) -> None:
+        """The file's dialogue begins anew on that date: the next `sync` writes it whole."""
+        self._date = date
+        self._written = None
+
     def sync(self, messages: Sequence[Message]) -> None:
         """Make the file hold exactly `messages`."""
         if self.path is None or (self._writer is None and not messages):
@@ -80,6 +87,8 @@ class Autosave:
         if self._writer is None:
             assert self._open is not None
             self._writer = self._open()
+        if self._date is not None:
+            self._writer.header = replace(self._writer.header, date=self._date)
         known = self._written
         if known is not None and messages[: len(known)] == known:
             for message in messages[len(known) :]:

@@ -36,7 +36,7 @@ def run(options: ChatOptions) -> int:
     """
     message = only_message(options.message)
     out, err = console(), console(stderr=True)
-    past = read_past(options, lambda line: err.print(Text(line, style="yellow"), soft_wrap=True))
+    past = read_past(options, warning(err))
     conversation = load_conversation(options, err)
     view: View = PlainView(sys.stdout) if message is not None else choose_view(options.ui, out)
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err)
@@ -56,6 +56,11 @@ def run(options: ChatOptions) -> int:
 def console(stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no highlighting."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def warning(err: Console) -> Callable[[str], None]:
+    """Says what the user should not miss, before there is a session that does."""
+    return lambda line: err.print(Text(line, style="yellow"), soft_wrap=True)
 
 
 def prompt_output() -> Output:
@@ -85,7 +90,9 @@ def load_conversation(options: ChatOptions, err: Console) -> Conversation:
         from loopserve_cli.engine.loader import load
 
         loaded = load(options.model, lambda line: status.update(Text(line)))
-        return Conversation(Engine(loaded, options.profile), options.system)
+        return Conversation(
+            Engine(loaded, options.profile), options.system, warn=warning(err), special_tokens=options.special_tokens
+        )
 
 
 def open_transcript(session: Session, options: ChatOptions, past: Past | None, by_default: bool) -> None:
@@ -95,6 +102,7 @@ def open_transcript(session: Session, options: ChatOptions, past: Past | None, b
     """
     if past is not None:
         old, messages, writer = past
+        session.conversation.begin(old.began, old.tools)
         begin_with(session, messages)
         if options.system is not None:
             session.conversation.set_system(options.system)

@@ -153,6 +153,8 @@ def read_tokenizer(source: str, options: ModelOptions) -> PreTrainedTokenizerBas
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
     if not tokenizer.chat_template:
         raise ModelError(f"{options.model}: its tokenizer has no chat template; use an instruct or chat model")
+    if tokenizer.unk_token == "":  # transformers would look for the id of "", which is unknown, which is "", for ever
+        tokenizer.unk_token = None
     return tokenizer
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from loopserve_cli.config import ReplayOptions
@@ -40,6 +41,9 @@ class Watcher(Protocol):
     def advance(self, turns: int) -> None:
         """So many turns are over."""
 
+    def warn(self, line: str) -> None:
+        """Something that the user should not miss."""
+
 
 def rotated(profiles: Sequence[Profile], by: int) -> list[Profile]:
     """The profiles, starting `by` places further on."""
@@ -58,13 +62,15 @@ class Runner:
         self.watcher = watcher
         self.measured: list[Measured] = []
         self._versions = versions()
+        self._told: set[str] = set()
+        self._date = datetime.now().isoformat(timespec="seconds")
 
     def warm_up(self) -> None:
         """One tiny turn under each profile, unrecorded: what is done once per process is done before measuring."""
         sampling = replace(self.options.sampling, max_new_tokens=WARM_UP_TOKENS)
         for profile in self.options.profiles:
             self.engine.set_profile(profile)
-            for _ in Conversation(self.engine).ask(WARM_UP_TEXT, sampling):
+            for _ in Conversation(self.engine, date=self._date).ask(WARM_UP_TEXT, sampling):
                 pass
 
     def run(self) -> None:
@@ -81,7 +87,7 @@ class Runner:
         """The dialogue's turns. One that fails is its last: what comes after would not see the same history."""
         self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
-        conversation = Conversation(self.engine, script.system, script.id)
+        conversation = self._conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):
             try:
                 if number > 1 and script.history == "recorded":
@@ -93,6 +99,18 @@ class Runner:
                 self.watcher.advance(left)
                 return
             yield replace(turn, record=self._complete(turn.record, profile, repeat))
+
+    def _conversation(self, script: Script) -> Conversation:
+        """The dialogue before its first turn. Where its file has no date, all of a run have the same."""
+        date = script.date or self._date
+        special_tokens = self.options.special_tokens
+        return Conversation(self.engine, script.system, script.id, script.tools, date, self._warn, special_tokens)
+
+    def _warn(self, line: str) -> None:
+        """Say once what holds for every repeat and every profile."""
+        if line not in self._told:
+            self._told.add(line)
+            self.watcher.warn(line)
 
     def _turn(self, conversation: Conversation, text: str) -> Measured:
         """Ask and drain. Nothing else happens meanwhile, so that only the turn is timed."""

@@ -35,6 +35,10 @@ class Watch:
         """Count turns as done."""
         self._progress.update(self._task, advance=turns, refresh=not self._progress.disable)
 
+    def warn(self, line: str) -> None:
+        """Say something that the user should not miss."""
+        self.console.print(line, style="yellow", markup=False, soft_wrap=True)
+
 
 @contextmanager
 def watching(console: Console, turns: int, repeats: int) -> Iterator[Watch]:

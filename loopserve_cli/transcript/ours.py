@@ -37,7 +37,8 @@ def now() -> str:
 class Header:
     """A transcript's first line. `extra` holds further fields, JSON types only.
 
-    `date` is the ISO date on which the dialogue began, `tools` the functions that the model may call.
+    `date` is the local time at which the dialogue began, ISO 8601: what a template writes where it writes the date.
+    `tools` are the functions that the model may call.
     """
 
     model: str | None = None
@@ -48,6 +49,11 @@ class Header:
     date: str | None = None
     tools: Tools = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def began(self) -> str | None:
+        """When the dialogue began, as far as the header says: its date, else when the file was made."""
+        return self.date or (self.created if self.created is not None and is_date(self.created) else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,8 @@ def _header(row: dict[str, Any], place: Place) -> Header:
     for name in ("model", "profile", "created", "date"):
         value = row.get(name)
         known[name] = value if value is None else as_text(value, name, place)
-    _check_date(known["date"], place)
+    if known["date"] is not None and not is_date(known["date"]):
+        raise place.error(f"date is {shown(known['date'])}; write it as 2026-01-31 or remove it")
     questions_only = row.get("questions_only", False)
     if not isinstance(questions_only, bool):
         raise place.error(f"questions_only must be true or false, not {kind(questions_only)}")
@@ -161,13 +168,13 @@ def _header(row: dict[str, Any], place: Place) -> Header:
     return Header(**known, id=as_id(row.get("id")), questions_only=questions_only, tools=tools, extra=extra)
 
 
-def _check_date(date: str | None, place: Place) -> None:
-    if date is None:
-        return
+def is_date(text: str) -> bool:
+    """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
     try:
-        datetime.fromisoformat(date)
+        datetime.fromisoformat(text)
     except ValueError:
-        raise place.error(f"date is {shown(date)}; write it as 2026-01-31 or remove it") from None
+        return False
+    return True
 
 
 def _message(row: dict[str, Any], place: Place) -> Message:

@@ -44,6 +44,7 @@ def clear(session: Session, argument: str) -> None:
     """Forget the dialogue; the system prompt stays."""
     no_argument(argument, "/clear")
     session.conversation.clear()
+    session.autosave.begin(session.conversation.date)
     session.unanswered = None
     session.attachments = []
     session.sync()

@@ -22,7 +22,7 @@ def read(session: Session, argument: str) -> None:
     path = path_argument(argument, "/read FILE")
     text = read_text(path)
     session.attachments.append(Attachment(path.name, text))
-    tokens = len(session.conversation.engine.tokenizer(text, add_special_tokens=False).input_ids)
+    tokens = session.conversation.template.count("user", text)
     session.note(
         f"{path.name}: {count(len(text))} characters, {count(tokens)} tokens, go in front of your next message"
     )
@@ -83,6 +83,7 @@ def load(session: Session, argument: str) -> None:
     if len(dialogues) > 1:
         session.note(f"{path} holds {len(dialogues)} dialogues; this is the first, {dialogues[0].id}")
     before = session.autosave
+    session.conversation.begin(dialogues[0].date, dialogues[0].tools)
     begin_with(session, messages)
     if before.path is not None:
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)
@@ -96,7 +97,13 @@ def load(session: Session, argument: str) -> None:
 def header(session: Session) -> Header:
     """A transcript's first line: with what the chat is held now."""
     conversation = session.conversation
-    return Header(conversation.engine.model_name, conversation.engine.profile.name, id=conversation.id)
+    return Header(
+        conversation.engine.model_name,
+        conversation.engine.profile.name,
+        id=conversation.id,
+        date=conversation.date,
+        tools=conversation.tools,
+    )
 
 
 def begin_with(session: Session, messages: list[Message]) -> None:

@@ -55,7 +55,7 @@ def tokens(session: Session, argument: str) -> None:
     written = 0
     for role, name in (("system", "system prompt"), ("user", "your messages"), ("assistant", "answers")):
         texts = [m.content for m in conversation.messages if m.role == role]
-        size_of = sum(len(engine.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+        size_of = sum(conversation.template.count(role, text) for text in texts)
         written += size_of
         table.add_row(name, count(size_of))
     table.add_row("template", count(whole - written))

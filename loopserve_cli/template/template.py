@@ -1,0 +1,110 @@
+"""A dialogue as a model's template writes it, as text and as token ids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from loopserve_cli.messages import Message
+from loopserve_cli.template.control import control_tokens
+from loopserve_cli.template.marks import Marks, Span, strings, text_of
+from loopserve_cli.template.pieces import Pieces
+from loopserve_cli.template.reach import check_reach, tools_left_out
+from loopserve_cli.template.renderer import Renderer
+from loopserve_cli.template.rows import Row, row_of
+from loopserve_cli.template.shape import shape_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Template:
+    """A tokenizer's chat template for one dialogue: its tools, its date, and the pieces that were tokenised.
+
+    The ids are those of transformers' `apply_chat_template` on that date. Only control tokens in what was said differ:
+    they are spelled as text, unless `special_tokens` lets them stand.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tools: Sequence[Mapping[str, Any]] = (),
+        date: datetime | None = None,
+        special_tokens: bool = False,
+    ) -> None:
+        """Without a date, now. Raises UsageError when the tokenizer has no chat template, or several and no default."""
+        self.tokenizer = tokenizer
+        self.date = (date or datetime.now()).replace(microsecond=0)
+        self._render = Renderer(tokenizer, tools, self.date)
+        self._shape = shape_of(self._render)
+        self._control = control_tokens(tokenizer, self._render.source, self._shape.written)
+        control = {} if special_tokens else self._control.ids
+        self._pieces = Pieces(tokenizer, control, self._render.source, self._shape.written)
+        self._special_tokens = special_tokens
+        within = () if special_tokens else strings(self._render.tools)
+        self._in_tools = {token for text in within for token in self._control.found(text, "system")}
+        self._found: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    @property
+    def tools_left_out(self) -> list[str]:
+        """The names of the tools that the template does not write; none when it refuses to write at all."""
+        written = self._shape.written
+        return tools_left_out(self._render.tools, written[-1]) if written else []
+
+    def text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
+        """The dialogue as the template writes it.
+
+        Raises UsageError when the template refuses it or fails, and when it leaves out what was said.
+        """
+        return text_of(self._spans(messages, generation_prompt))
+
+    def ids(self, messages: Sequence[Message], generation_prompt: bool) -> list[int]:
+        """The token ids of the whole dialogue; raises as `text` does."""
+        return self._pieces.ids(self._spans(messages, generation_prompt))
+
+    def count(self, role: str, text: str) -> int:
+        """How many tokens a message's text is, on its own."""
+        found = () if self._special_tokens else self._control.found(text, role)
+        marks = Marks.of(found, [text])
+        return self._pieces.count(marks.spans(marks.put(text, found)))
+
+    def _spans(self, messages: Sequence[Message], generation_prompt: bool) -> list[Span]:
+        """What the template writes, with the control tokens that somebody said told from its own."""
+        rows = [row_of(message) for message in messages]
+        found = self._said(rows)
+        marks = Marks.of({*self._in_tools, *itertools.chain(*found)}, strings([rows, self._render.tools]))
+        rows = [_marked(row, marks, tokens) for row, tokens in zip(rows, found, strict=True)]
+        tools = marks.put(self._render.tools, self._in_tools)
+        written = self._render([self._shape.of(row) for row in rows], generation_prompt, tools)
+        # A system prompt that goes with the last question is written only while that is asked.
+        if generation_prompt:
+            check_reach(rows, written)
+        return marks.spans(written)
+
+    def _said(self, rows: Sequence[Row]) -> list[set[str]]:
+        """The control tokens that stand in each row; a text that was searched before is not searched again."""
+        if self._special_tokens:
+            return [set() for _ in rows]
+        fresh: dict[tuple[str, str], tuple[str, ...]] = {}
+        said: list[set[str]] = []
+        for row in rows:
+            role = row["role"]
+            texts = list(strings(_said(row)))
+            for text in texts:
+                known = self._found.get((role, text))
+                fresh[role, text] = self._control.found(text, role) if known is None else known
+            said.append({token for text in texts for token in fresh[role, text]})
+        self._found = fresh
+        return said
+
+
+def _said(row: Row) -> list[Any]:
+    """What a row holds beside its role."""
+    return [value for key, value in row.items() if key != "role"]
+
+
+def _marked(row: Row, marks: Marks, tokens: Iterable[str]) -> Row:
+    """The row with its control tokens marked; who said it stays as it is."""
+    return {key: value if key == "role" else marks.put(value, tokens) for key, value in row.items()}
