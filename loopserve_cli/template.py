@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from loopserve_cli.engine.markup import template_text
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
+from loopserve_cli.reasoning_field import reasoning_field, with_reasoning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +26,7 @@ class Template:
         if not tokenizer.chat_template:
             raise UsageError("this model's tokenizer has no chat template; use an instruct or chat model")
         self.tokenizer = tokenizer
+        self._reasoning_field = reasoning_field(template_text(tokenizer))
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         specials = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._cut = re.compile("(?=" + "|".join(map(re.escape, specials)) + ")") if specials else None
@@ -33,7 +36,7 @@ class Template:
         """The dialogue as the template writes it; raises UsageError when the template refuses it."""
         from jinja2 import TemplateError
 
-        rows = [row_of(m) for m in messages]
+        rows = [with_reasoning(row_of(m), m.reasoning, self._reasoning_field) for m in messages]
         try:
             rendered = self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=generation_prompt)
         except TemplateError as error:

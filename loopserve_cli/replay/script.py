@@ -13,10 +13,11 @@ from loopserve_cli.messages import Dialogue
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One turn to replay; `recorded` is the answer of the file, None when it has none."""
+    """One turn to replay; `recorded` is the answer of the file, None when it has none, `reasoning` its thoughts."""
 
     user: str
     recorded: str | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def script_of(dialogue: Dialogue, source: str, history: str, max_turns: int | No
         elif message.role == "user":
             exchanges.append(Exchange(message.content))
         elif exchanges:
-            exchanges[-1] = replace(exchanges[-1], recorded=message.content)
+            exchanges[-1] = replace(exchanges[-1], recorded=message.content, reasoning=message.reasoning)
     exchanges = exchanges[:max_turns]
     if not exchanges:
         raise TranscriptError(f"{source}: dialogue {dialogue.id} has no user message, so there is no turn to replay")

@@ -2,7 +2,7 @@
 
     {"loopserve": 1, "id": "morning", "model": "demo", "profile": "full", "created": "2026-01-31T09:00:00+00:00"}
     {"role": "user", "content": "Hello."}
-    {"role": "assistant", "content": "Hel", "partial": true, "stats": {...}}
+    {"role": "assistant", "content": "Hel", "reasoning": "A greeting.", "partial": true, "stats": {...}}
 
 A header with `"questions_only": true` begins a dialogue whose answers are unknown. A user's or a system
 message is never blank; an answer may be, since a model may end at once. Fields we do not know are kept
@@ -67,6 +67,8 @@ def header_line(header: Header) -> bytes:
 def message_line(message: Message) -> bytes:
     """The message as a line of the file."""
     row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning is not None:
+        row["reasoning"] = message.reasoning
     if message.partial:
         row["partial"] = True
     if message.record is not None:
@@ -141,13 +143,16 @@ def _message(row: dict[str, Any], place: Place) -> Message:
         raise place.error(f"role {shown(name)} is unknown; use {', '.join(ROLES)}")
     role = ROLES[name]
     content = as_text(need(row, "content", place, NEEDS), "content", place, may_be_empty=role == "assistant")
+    reasoning = row.get("reasoning")
+    if reasoning is not None:
+        as_text(reasoning, "reasoning", place, may_be_empty=True)
     partial = row.get("partial", False)
     if not isinstance(partial, bool):
         raise place.error(f"partial must be true or false, not {kind(partial)}")
     stats = row.get("stats")
     if stats is not None and not isinstance(stats, dict):
         raise place.error(f"stats must be an object, not {kind(stats)}")
-    return Message(role, content, partial, None if stats is None else _record(stats, place))
+    return Message(role, content, partial, None if stats is None else _record(stats, place), reasoning)
 
 
 def _record(stats: dict[str, Any], place: Place) -> TurnRecord:
