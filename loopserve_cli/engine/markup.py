@@ -23,7 +23,7 @@ CLOSING = (
     (re.compile(rf"</({THOUGHT})>", re.IGNORECASE), "<{}>"),
     (re.compile(rf"\[/({THOUGHT})\]", re.IGNORECASE), "[{}]"),
     (re.compile(rf"◁/({THOUGHT})▷", re.IGNORECASE), "◁{}▷"),
-    (re.compile(rf"<\|END_({THOUGHT})\|>"), "<|START_{}|>"),
+    (re.compile(rf"<\|END_({THOUGHT})\|>", re.IGNORECASE), "<|START_{}|>"),
     (re.compile(rf"<\|end_of_({THOUGHT})\|>"), "<|begin_of_{}|>"),
 )
 # Tags that are unlike each other: Gemma 4, Apertus, Solar, Apriel, Granite 3.2, Kimi K3.
@@ -68,10 +68,10 @@ def find_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
         marked |= vocabulary.special.keys() & set(HARMONY)
         word = vocabulary.written
         return Markup(vocabulary.ids(marked), lambda prompt: HarmonySplitter(word, prompt))
-    thoughts = [*vocabulary.both(ODD_TAGS), *closed_tags(vocabulary)]
+    thoughts = [*vocabulary.closing(ODD_TAGS), *closed_tags(vocabulary)]
     if not thoughts:
         return Markup(vocabulary.ids(marked))
-    wrappers = vocabulary.both(WRAPPERS)
+    wrappers = vocabulary.closing(WRAPPERS)
     words = {word for pair in (*thoughts, *wrappers) for tag in pair for word in WORD.findall(tag)}
     marked |= words & vocabulary.special.keys()
     pairs, around = vocabulary.tags(thoughts), vocabulary.tags(wrappers)
@@ -109,9 +109,9 @@ class Vocabulary:
         """Special tokens by id."""
         return {self.special[name]: name for name in sorted(names)}
 
-    def both(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs of which every word is known."""
-        return [pair for pair in pairs if all(word in self for tag in pair for word in WORD.findall(tag))]
+    def closing(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs whose closing tag is known."""
+        return [pair for pair in pairs if all(word in self for word in WORD.findall(pair[1]))]
 
     def tags(self, pairs: Sequence[Pair]) -> list[Tags]:
         """The pairs as the detokenizer writes them."""

@@ -40,7 +40,7 @@ class TagSplitter:
         self._wrapper: Tags | None = None
         self._thoughts, self._answer = Thoughts(), Answer()
         self._inside = next((tags for tags in pairs if prompt.rstrip().endswith(tags.open.rstrip())), None)
-        self._answered = self._closed = False
+        self._answered = self._closed = self._over = False
         self._held = ""
 
     @property
@@ -60,6 +60,8 @@ class TagSplitter:
 
     def feed(self, text: str) -> list[Piece]:
         """The pieces that are certain by now."""
+        if self._over:
+            return []
         self._held += text
         pieces: list[Piece] = []
         while self._held and (self._think(pieces) if self._inside else self._say(pieces)):
@@ -102,13 +104,14 @@ class TagSplitter:
                 if start.startswith(tags.close):  # the end of thoughts that were left out
                     self._held = start[len(tags.close) :]
                     return self._close(tags)
-            for tags in self._wrappers:
+            wrappers = self._wrappers if self._closed else ()
+            for tags in wrappers:
                 if start.startswith(tags.open):
                     self._wrapper, self._held = tags, start[len(tags.open) :]
                     self._answer.begin()
                     return True
-            tags_and_ends = [*self._pairs, *self._wrappers, *(Tags(tags.close, "") for tags in self._pairs)]
-            if any(tags.open.startswith(start) for tags in tags_and_ends):
+            tags_known = [tag for tags in self._pairs for tag in (tags.open, tags.close)]
+            if any(tag.startswith(start) for tag in [*tags_known, *(tags.open for tags in wrappers)]):
                 return False
             self._answered = True
         return self._say_wrapped(pieces) if self._wrapper else self._say_plainly(pieces)
@@ -118,10 +121,11 @@ class TagSplitter:
         assert self._wrapper is not None
         end = self._wrapper.close
         text, ended, _ = self._held.partition(end)
+        self._over = bool(ended)
         keep = 0 if ended else held_back(text, (end,))
         said = text[: len(text) - keep].rstrip("\n")
         pieces += self._answer.write(said)
-        self._held = end if ended else text[len(said) :]
+        self._held = "" if ended else text[len(said) :]
         return False
 
     def _say_plainly(self, pieces: list[Piece]) -> bool:
