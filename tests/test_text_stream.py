@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marked_tokenizer import MarkedTokenizer
 
-from loopserve_cli.engine.detokenizer import MARK
-from loopserve_cli.engine.markup import Markup, find_markup
-from loopserve_cli.engine.splitter import Piece
+from loopserve_cli.engine.detokenizer import MARK, Detokenizer
+from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.text_stream import TextStream
 
 HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|constrain|>")
@@ -147,18 +146,19 @@ def test_thoughts_and_answer_are_told_apart(name: str) -> None:
     assert shown == (stream.thoughts, stream.text) == (case.thoughts, case.answer)
 
 
+def in_pieces(tokenizer: MarkedTokenizer, text: str, data: st.DataObject) -> list[str]:
+    """What the tokens of `text` come out as, several of them at a time."""
+    detokenizer = Detokenizer(tokenizer, find_markup(tokenizer).marked)  # type: ignore[arg-type]
+    words = [detokenizer.push(token) for token in tokenizer.ids(text)]
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(words)))))
+    return ["".join(words[first:last]) for first, last in zip([0, *cuts], [*cuts, len(words)], strict=True)]
+
+
 @given(st.sampled_from(sorted(CASES)), st.data())
 def test_how_the_text_is_cut_changes_nothing(name: str, data: st.DataObject) -> None:
-    """A splitter fed the whole text at once says what it says fed in any pieces, marks never parted from names."""
     case = CASES[name]
-    tokenizer: Any = case.tokenizer
-    markup = find_markup(tokenizer)
-    stream = stream_of(case)
-    text = "".join(map(stream._detokenizer.push, case.tokenizer.ids(case.said)))
-    prompt = "".join(map(stream._detokenizer.push, case.tokenizer.ids(case.prompt)))
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
-    pieces = [text[first:last] for first, last in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert told_by(markup, prompt, pieces) == (case.thoughts, case.answer)
+    pieces = in_pieces(case.tokenizer, case.said, data)
+    assert told_by(case.tokenizer, case.prompt, pieces) == (case.thoughts, case.answer)
 
 
 WORDS = st.sampled_from(["<think>", "</think>", "<", "think", ">", "</", "\n", " ", "a", "b c", "[THINK]", "[/THINK]"])
@@ -175,24 +175,21 @@ def test_any_text_is_read_alike_however_it_is_cut(
     tokenizer: MarkedTokenizer, prompt: str, text: str, data: st.DataObject
 ) -> None:
     """Also text that no model should write."""
-    markup = find_markup(tokenizer)  # type: ignore[arg-type]
-    stream = stream_of(Case(tokenizer, "", "", "", ""))
-    written = "".join(map(stream._detokenizer.push, tokenizer.ids(text)))
-    before = "".join(map(stream._detokenizer.push, tokenizer.ids(prompt)))
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))))
-    pieces = [written[first:last] for first, last in zip([0, *cuts], [*cuts, len(written)], strict=True)]
-    whole = told_by(markup, before, [written])
-    assert told_by(markup, before, pieces) == whole
+    pieces = in_pieces(tokenizer, text, data)
+    whole = told_by(tokenizer, prompt, ["".join(pieces)])
+    assert told_by(tokenizer, prompt, pieces) == whole
     assert MARK not in "".join(whole)
-    shown = told(stream_of(Case(tokenizer, prompt, "", "", "")), tokenizer.ids(text))
-    assert shown[1] == whole[1]
+    assert told(stream_of(Case(tokenizer, prompt, text, "", "")), tokenizer.ids(text))[1] == whole[1]
 
 
-def told_by(markup: Markup, prompt: str, pieces: list[str]) -> tuple[str, str]:
+def told_by(tokenizer: MarkedTokenizer, prompt: str, pieces: list[str]) -> tuple[str, str]:
+    """What the splitter alone makes of the pieces."""
+    markup = find_markup(tokenizer)  # type: ignore[arg-type]
     if markup.splitter is None:
         return "", "".join(pieces).replace(MARK, "")
-    splitter = markup.splitter(prompt)
-    said: list[Piece] = [piece for text in pieces for piece in splitter.feed(text)] + splitter.finish()
+    detokenizer = Detokenizer(tokenizer, markup.marked)  # type: ignore[arg-type]
+    splitter = markup.splitter("".join(map(detokenizer.push, tokenizer.ids(prompt))))
+    said = [piece for text in pieces for piece in splitter.feed(text)] + splitter.finish()
     return "".join(p.text for p in said if p.reasoning), "".join(p.text for p in said if not p.reasoning)
 
 

@@ -82,7 +82,7 @@ class HarmonySplitter:
 
     def _read_header(self, pieces: list[Piece]) -> bool:
         """Take a header up to its end; whether that has come."""
-        if self._role_written and not self._any.search(self._held) and not self._may_be_header():
+        if self._role_written and not self._may_be_header():
             self._begin("", pieces)  # a model that does not speak Harmony: what it says is its answer
             return True
         header, found, rest = self._held.partition(self._words[MESSAGE])
@@ -92,8 +92,10 @@ class HarmonySplitter:
         return bool(found)
 
     def _may_be_header(self) -> bool:
-        plain = self._held[: len(self._held) - held_back(self._held, list(self._words.values()))]
-        return ROLE_WRITTEN.fullmatch(plain) is not None
+        found = self._any.search(self._held)
+        keep = held_back(self._held, list(self._words.values())) if found is None else 0
+        end = found.start() if found is not None else len(self._held) - keep
+        return ROLE_WRITTEN.fullmatch(self._held[:end]) is not None
 
     def _begin(self, header: str, pieces: list[Piece]) -> None:
         """A message begins."""

@@ -72,10 +72,11 @@ def find_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
     if not thoughts:
         return Markup(vocabulary.ids(marked))
     wrappers = vocabulary.closing(WRAPPERS)
-    words = {word for pair in (*thoughts, *wrappers) for tag in pair for word in WORD.findall(tag)}
-    marked |= words & vocabulary.special.keys()
+    tags = {tag for pair in (*thoughts, *wrappers) for tag in pair}
+    marked |= {word for tag in tags for word in WORD.findall(tag)} & vocabulary.special.keys()
+    parts = [vocabulary.written(word) for word in sorted(marked - tags) if not TOOLS.search(word)]
     pairs, around = vocabulary.tags(thoughts), vocabulary.tags(wrappers)
-    return Markup(vocabulary.ids(marked), lambda prompt: TagSplitter(pairs, around, prompt))
+    return Markup(vocabulary.ids(marked), lambda prompt: TagSplitter(pairs, around, parts, prompt))
 
 
 def closed_tags(vocabulary: Vocabulary) -> list[Pair]:

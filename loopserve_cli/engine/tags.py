@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,13 @@ class TagSplitter:
     may stand between tags of its own, which are no text either.
     """
 
-    def __init__(self, pairs: Sequence[Tags], wrappers: Sequence[Tags], prompt: str) -> None:
+    def __init__(self, pairs: Sequence[Tags], wrappers: Sequence[Tags], parts: Sequence[str], prompt: str) -> None:
         """Begin after `prompt`, the end of what the model was given: it may have opened the tag already.
 
-        `wrappers` are the tags that an answer may stand between.
+        `wrappers` are the tags that an answer may stand between, `parts` the special tokens that are no whole tag:
+        they are erased wherever they stand alone.
         """
+        self._parts = re.compile("|".join(map(re.escape, parts))) if parts else None
         self._pairs = pairs
         self._wrappers = wrappers
         self._wrapper: Tags | None = None
@@ -72,8 +75,8 @@ class TagSplitter:
         """What was held back."""
         rest, self._held = self._held, ""
         if self._inside is not None:
-            return self._thoughts.write(rest)
-        return self._answer.write(rest.rstrip("\n") if self._wrapper else rest)
+            return self._thoughts.write(self._erased(rest))
+        return self._answer.write(self._erased(rest.rstrip("\n") if self._wrapper else rest))
 
     def _think(self, pieces: list[Piece]) -> bool:
         """Take thoughts up to their end; whether that has come."""
@@ -90,7 +93,7 @@ class TagSplitter:
         if not closed:
             keep = held_back(text, (tags.close,))
             thought, rest = text[: len(text) - keep], text[len(text) - keep :]
-        pieces += self._thoughts.write(thought)
+        pieces += self._thoughts.write(self._erased(thought))
         self._held = rest
         return self._close(tags) if closed else False
 
@@ -124,7 +127,7 @@ class TagSplitter:
         self._over = bool(ended)
         keep = 0 if ended else held_back(text, (end,))
         said = text[: len(text) - keep].rstrip("\n")
-        pieces += self._answer.write(said)
+        pieces += self._answer.write(self._erased(said))
         self._held = "" if ended else text[len(said) :]
         return False
 
@@ -133,12 +136,15 @@ class TagSplitter:
         begins = {at: tags for tags in reversed(special) if (at := self._held.find(tags.open)) >= 0}
         if begins:
             at = min(begins)
-            pieces += self._answer.write(self._held[:at])
+            pieces += self._answer.write(self._erased(self._held[:at]))
             return self._open(begins[at], self._held[at + len(begins[at].open) :])
         keep = held_back(self._held, [tags.open for tags in special])
-        pieces += self._answer.write(self._held[: len(self._held) - keep])
+        pieces += self._answer.write(self._erased(self._held[: len(self._held) - keep]))
         self._held = self._held[len(self._held) - keep :]
         return False
+
+    def _erased(self, text: str) -> str:
+        return self._parts.sub("", text) if self._parts else text
 
     def _open(self, tags: Tags, rest: str) -> bool:
         self._inside, self._held = tags, rest
