@@ -17,16 +17,19 @@ def stats(session: Session, argument: str) -> None:
     if not session.records:
         session.data("no turn yet")
         return
+    thinks = any(record.tokens_reasoning is not None for record in session.records)
     table = Table(box=None, pad_edge=False)
     for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "density", "decode", "memory", "KV"):
         table.add_column(name, justify="right", no_wrap=True)
+    for name in ("thought", "answer after") if thinks else ():
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end")
     for record in session.records:
-        table.add_row(*_row(record, standing=session.in_dialogue(record)))
+        table.add_row(*_row(record), *(_thoughts(record) if thinks else ()), _end(session, record))
     session.data(table)
 
 
-def _row(record: TurnRecord, standing: bool) -> list[str]:
+def _row(record: TurnRecord) -> list[str]:
     return [
         count(record.turn),
         count(record.tokens_new),
@@ -39,8 +42,15 @@ def _row(record: TurnRecord, standing: bool) -> list[str]:
         rate(record.decode_tokens_per_s),
         memory(record),
         size(kv_bytes(record)),
-        (record.finish_reason or UNKNOWN) + ("" if standing else ", dropped"),
     ]
+
+
+def _thoughts(record: TurnRecord) -> list[str]:
+    return [count(record.tokens_reasoning), duration(record.first_answer_ms)]
+
+
+def _end(session: Session, record: TurnRecord) -> str:
+    return (record.finish_reason or UNKNOWN) + ("" if session.in_dialogue(record) else ", dropped")
 
 
 def tokens(session: Session, argument: str) -> None:
