@@ -93,9 +93,9 @@ class LiveView:
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""
         self._tokens += 1
-        if event.text and event.reasoning != self._thinking:
+        if event.reasoning != self._thinking and (event.reasoning or event.text):
             self._turn_to(event.reasoning)
-        if event.text or self._thinking:
+        if event.reasoning == self._thinking:
             self._stream.feed(printable(event.text))
         self._draw_if_due()
 

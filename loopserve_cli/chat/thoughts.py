@@ -19,6 +19,7 @@ class ThoughtStream:
         self._clock = clock
         self._pending = ""
         self._tokens = 0
+        self._any = False
         self._began = clock()
 
     def feed(self, text: str) -> None:
@@ -27,6 +28,7 @@ class ThoughtStream:
             self._began = self._clock()
         self._tokens += 1
         self._pending += text
+        self._any = self._any or bool(text)
 
     def settled(self) -> list[RenderableType]:
         """The complete lines since the last call."""
@@ -40,9 +42,10 @@ class ThoughtStream:
         """Everything that is left, or how much it was."""
         rest, self._pending = self._pending, ""
         tokens, self._tokens = self._tokens, 0
-        if self._shown:
+        thought, self._any = self._any, False
+        if self._shown or not thought:
             return [Text(rest, style="dim")] if rest else []
-        return [Text(thought_line(tokens, (self._clock() - self._began) * 1e3), style="dim")] if tokens else []
+        return [Text(thought_line(tokens, (self._clock() - self._began) * 1e3), style="dim")]
 
     def tail(self) -> RenderableType:
         """The line that is being written."""

@@ -102,7 +102,8 @@ class TextStream:
 
     def _next(self, thinking: bool) -> str:
         """The waiting pieces up to the next change of kind."""
-        self.reasoning = self._waiting[0].reasoning if self._waiting else thinking and self._splitter.thinking
+        still = thinking and self._splitter.thinking and not self._splitter.undecided
+        self.reasoning = self._waiting[0].reasoning if self._waiting else still
         said = []
         while self._waiting and self._waiting[0].reasoning == self.reasoning:
             said.append(self._waiting.pop(0).text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from loopserve_cli.chat.commands.command import no_argument
 from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, share, size
@@ -17,19 +19,18 @@ def stats(session: Session, argument: str) -> None:
     if not session.records:
         session.data("no turn yet")
         return
-    thinks = any(record.tokens_reasoning is not None for record in session.records)
     table = Table(box=None, pad_edge=False)
     for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "density", "decode", "memory", "KV"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("thought", "answer after") if thinks else ():
-        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end")
     for record in session.records:
-        table.add_row(*_row(record), *(_thoughts(record) if thinks else ()), _end(session, record))
+        table.add_row(*_row(record, standing=session.in_dialogue(record)))
     session.data(table)
+    if any(record.tokens_reasoning for record in session.records):
+        session.data(Group(Text(), _thoughts(session.records)))
 
 
-def _row(record: TurnRecord) -> list[str]:
+def _row(record: TurnRecord, standing: bool) -> list[str]:
     return [
         count(record.turn),
         count(record.tokens_new),
@@ -42,15 +43,19 @@ def _row(record: TurnRecord) -> list[str]:
         rate(record.decode_tokens_per_s),
         memory(record),
         size(kv_bytes(record)),
+        (record.finish_reason or UNKNOWN) + ("" if standing else ", dropped"),
     ]
 
 
-def _thoughts(record: TurnRecord) -> list[str]:
-    return [count(record.tokens_reasoning), duration(record.first_answer_ms)]
-
-
-def _end(session: Session, record: TurnRecord) -> str:
-    return (record.finish_reason or UNKNOWN) + ("" if session.in_dialogue(record) else ", dropped")
+def _thoughts(records: list[TurnRecord]) -> Table:
+    """Of every turn, how much was thought, and when its answer began."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("turn", "thought", "first token", "answer after"):
+        table.add_column(name, justify="right")
+    for record in records:
+        thought = (count(record.tokens_reasoning), duration(record.ttft_ms), duration(record.first_answer_ms))
+        table.add_row(count(record.turn), *thought)
+    return table
 
 
 def tokens(session: Session, argument: str) -> None:
