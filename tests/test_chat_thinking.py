@@ -192,6 +192,16 @@ def test_what_was_not_thought_is_not_mentioned() -> None:
     assert "answer after" not in printed(session)[0]
 
 
+def test_tokens_counts_the_thoughts_that_the_template_keeps() -> None:
+    session = make_session("four")
+    engine_of(session).thoughts = "two and two"
+    session.ask("2+2?")
+    printed(session)
+    dispatch(session, "/tokens")
+    rows = [line.rsplit(maxsplit=1) for line in printed(session)[0].splitlines()]
+    assert ["thoughts that stay", "0"] in rows and ["template", "4"] in rows
+
+
 def test_ctrl_c_while_it_thinks_gives_the_message_back(tmp_path: Path) -> None:
     session = make_session("four", save=tmp_path / "t.jsonl")
     engine_of(session).thoughts = "two and two"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -73,6 +75,11 @@ def tokens(session: Session, argument: str) -> None:
         size_of = sum(len(engine.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
         written += size_of
         table.add_row(name, count(size_of))
+    if any(m.reasoning for m in conversation.messages):
+        silent = [replace(m, reasoning=None) for m in conversation.messages]
+        thoughts = whole - len(conversation.template.ids(silent, generation_prompt=False))
+        written += thoughts
+        table.add_row("thoughts that stay", count(thoughts))
     table.add_row("template", count(whole - written))
     table.add_row("whole dialogue", count(whole))
     table.add_row("of it in the cache", count(common_prefix(engine.tokens, ids)))
