@@ -18,7 +18,7 @@ from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
-from loopserve_cli.config import HISTORIES, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.config import HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import guarded
 from loopserve_cli.flags import (
     Json,
@@ -86,10 +86,13 @@ def chat(
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
     ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
     special_tokens: SpecialTokens = False,
+    thinking: Annotated[
+        str | None, typer.Option(metavar="|".join(THINKING), help="What a model thinks before it answers.")
+    ] = None,
 ) -> int:
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
-    options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens)
+    options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens, thinking)
     from loopserve_cli.chat import run
 
     return run(options)

@@ -14,6 +14,7 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 QUANTS = ("nf4", "int8")
 UIS = ("dashboard", "simple", "none")
 HISTORIES = ("recorded", "live")
+THINKING = ("show", "hide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ LEAST_TEMPERATURE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """What `loopserve chat` was asked for. `message` makes it one turn, answered on stdout."""
+    """What `loopserve chat` was asked for. `message` makes it one turn, answered on stdout.
+
+    `thinking` shows or hides what a model thinks aloud; None shows it to people, and not to what reads stderr.
+    """
 
     model: ModelOptions
     sampling: SamplingOptions
@@ -96,11 +100,14 @@ class ChatOptions:
     ui: str = "dashboard"
     message: str | None = None
     special_tokens: bool = False
+    thinking: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""
         if self.ui not in UIS:
             raise UsageError(f"unknown --ui {self.ui!r}; choose one of {', '.join(UIS)}")
+        if self.thinking is not None and self.thinking not in THINKING:
+            raise UsageError(f"unknown --thinking {self.thinking!r}; choose one of {', '.join(THINKING)}")
         for name, text in {"the message": self.message, "--system": self.system}.items():
             if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise UsageError(f"{name} is not UTF-8 text; write it in UTF-8")

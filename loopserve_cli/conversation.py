@@ -123,12 +123,14 @@ class Conversation:
                     self._feed(begins, part)
             tokenize_ms = (time.perf_counter() - submitted) * 1e3
             answer: list[str] = []
+            thoughts: list[str] = []
             for event in self.engine.turn(new_ids, sampling, cancelled, submitted):
                 if isinstance(event, Token):
-                    answer.append(event.text)
+                    (thoughts if event.reasoning else answer).append(event.text)
                 if not isinstance(event, TurnDone):
                     yield event
                     continue
+                reasoning = "".join(thoughts) or None
                 record = replace(
                     event.record,
                     conversation_id=self.id,
@@ -136,20 +138,24 @@ class Conversation:
                     tokens_rolled_back=rolled_back + (event.record.tokens_rolled_back or 0),
                     tokenize_ms=tokenize_ms,
                     output_text="".join(answer),
+                    reasoning_text=reasoning,
                 )
                 partial = record.finish_reason == "cancelled"
-                self.messages.append(Message("assistant", "".join(answer), partial, record))
+                self.messages.append(Message("assistant", "".join(answer), partial, record, reasoning))
                 before = list(self.messages)
                 yield TurnDone(record)
         finally:
             self.messages = before
             self._return_to(self.turns)
 
-    def replace_answer(self, text: str) -> None:
-        """Put a recorded answer in place of the generated one and prefill it, outside any turn's time."""
+    def replace_answer(self, text: str, reasoning: str | None = None) -> None:
+        """Put a recorded answer, and what was thought before it, in place of the generated one and prefill it.
+
+        This is outside any turn's time.
+        """
         if not self.messages or self.messages[-1].role != "assistant":
             raise UsageError("there is no answer to replace")
-        self.messages[-1] = replace(self.messages[-1], content=text, partial=False)
+        self.messages[-1] = replace(self.messages[-1], content=text, partial=False, reasoning=reasoning)
         self.prefill()
 
     def prefill(self) -> None:

@@ -21,8 +21,8 @@ class TurnRecord:
 
     TTFT runs from the turn's submission to its first token id on the host; TPOT is
     (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens. Of tokens_output, tokens_reasoning were
-    thought before the answer, None for a model that does not think aloud; first_answer_ms runs from the submission to
-    the first token after them.
+    thought before the answer, None for a model that does not think aloud; the tags around thoughts are neither thought
+    nor answer. first_answer_ms runs from the submission to the answer's first token, None where no answer came.
 
     Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
@@ -124,6 +124,7 @@ JSON_KINDS: dict[str, tuple[Any, str]] = {
 
 SUMMARISED = (
     "ttft_ms",
+    "first_answer_ms",
     "prefill_ms",
     "tpot_ms",
     "e2e_ms",
@@ -134,6 +135,7 @@ SUMMARISED = (
     "coverage",
     "tokens_new",
     "tokens_output",
+    "tokens_reasoning",
     "rss_bytes",
     "peak_device_bytes",
     "agreement",

@@ -46,7 +46,7 @@ class ScriptedEngine:
     """Gives the next of `answers`, a word at a time; keeps what it was fed.
 
     `at_word(n)` is called before the answer's n-th word, and with -1 before prefill: a test presses keys
-    there, or raises.
+    there, or raises. With `thoughts` it thinks them before every answer.
     """
 
     model_name = "fake"
@@ -65,6 +65,7 @@ class ScriptedEngine:
         self.at_word: Callable[[int], None] = lambda number: None
         self.made_otherwise: list[str] = []
         self.loads = 0
+        self.thoughts = ""
 
     @property
     def held(self) -> str:
@@ -112,16 +113,16 @@ class ScriptedEngine:
         self.tokens += ids
         self.asked.append(self.held.rpartition("\ue001")[2].partition("\ue003")[0])
         yield PrefillProgress(len(ids), len(ids))
-        words = re.findall(r"\s*\S+\s*?", self.answers.pop(0))
+        thought, answer = (re.findall(r"\s*\S+\s*?", text) for text in (self.thoughts, self.answers.pop(0)))
         finish, said = "stop", 0
-        for number, word in enumerate(words):
+        for number, word in enumerate([*thought, *answer]):
             self.at_word(number)
             if cancelled():
                 finish = "cancelled"
                 break
             self.tokens += [ord(letter) for letter in word]
             said += 1
-            yield Token(number, word)
+            yield Token(number, word, reasoning=number < len(thought))
         yield TurnDone(
             TurnRecord(
                 profile=self.profile.name,
@@ -130,7 +131,9 @@ class ScriptedEngine:
                 tokens_logical=len(self.tokens),
                 tokens_output=said,
                 finish_reason=finish,
+                tokens_reasoning=min(said, len(thought)) if thought else None,
                 ttft_ms=12.0,
+                first_answer_ms=12.0 + len(thought) if said > len(thought) else None,
                 rss_bytes=3 * 2**20,
             )
         )

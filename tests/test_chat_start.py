@@ -78,6 +78,18 @@ def test_one_turn_has_the_answer_alone_on_stdout(engine: ScriptedEngine, capsys:
     assert not Path("state").exists()
 
 
+def test_thoughts_reach_a_piped_stderr_only_where_they_are_asked_for(
+    engine: ScriptedEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.thoughts = "hm and so on"
+    assert run(options(message="hi")) == 0
+    out, err = capsys.readouterr()
+    assert out == "the answer\n" and err.startswith("TTFT 12 ms")
+    assert run(options(message="hi", thinking="show")) == 0
+    out, err = capsys.readouterr()
+    assert out == "the second\n" and err.startswith("hm and so on\nTTFT 12 ms")
+
+
 @pytest.mark.parametrize("data", ["zwei\nZeilen ü\n".encode(), "\ufeffzwei\r\nZeilen ü\r\n".encode()])
 def test_piped_text_is_the_message(data: bytes, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Standard(data))

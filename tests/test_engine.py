@@ -220,7 +220,7 @@ class Letters:
 
 @pytest.mark.parametrize("text", ["plain words", "naïve café — 日本語 🙂!", "tail é", "🙂"])
 def test_text_streams_whole_characters(text: str) -> None:
-    from loopserve_cli.engine.sampling import TextStream
+    from loopserve_cli.engine.text_stream import TextStream
 
     stream = TextStream(Letters(), ())  # type: ignore[arg-type]
     pieces = [stream.push(byte) for byte in text.encode()]
@@ -241,7 +241,7 @@ def test_text_streams_whole_characters(text: str) -> None:
 def test_stop_strings_are_cut_and_never_shown_in_part(
     text: str, stop: tuple[str, ...], expected: str, stopped: bool
 ) -> None:
-    from loopserve_cli.engine.sampling import TextStream
+    from loopserve_cli.engine.text_stream import TextStream
 
     stream = TextStream(Letters(), stop)  # type: ignore[arg-type]
     shown = ""

@@ -40,7 +40,7 @@ def recorded_turns(tokenizer: PreTrainedTokenizerBase, name: str, most: int | No
             break
         # A template may write old turns anew; of the rest at least one token is left to be answered.
         turns.append(RecordedTurn(ids, min(common_prefix(past, ids), len(ids) - 1)))
-        messages.append(Message("assistant", exchange.recorded or ""))
+        messages.append(Message("assistant", exchange.recorded or "", reasoning=exchange.reasoning))
         past = template.ids(messages, generation_prompt=False)
     if not turns:
         raise UsageError(f"--tokens {most} is under the first turn of {name}, which is {len(ids)} tokens; give more")

@@ -91,6 +91,20 @@ def compression(record: TurnRecord) -> list[str]:
     return [f"read {count(record.keys_read)} of {count(record.keys_stored)} keys{again}"]
 
 
+def thought_line(tokens: int | None, milliseconds: float | None = None) -> str:
+    """Thoughts folded to one line."""
+    of = "" if tokens is None else f" for {count(tokens)} token{'' if tokens == 1 else 's'}"
+    return f"thought{of}" + ("" if milliseconds is None else f", {duration(milliseconds)}")
+
+
+def thinking(record: TurnRecord) -> list[str]:
+    """How long the answer was waited for after the first token, and what was thought; empty where nothing was."""
+    if not record.tokens_reasoning:
+        return []
+    waited = [] if record.first_answer_ms is None else [f"answer after {duration(record.first_answer_ms)}"]
+    return [*waited, f"{count(record.tokens_reasoning)} thought"]
+
+
 def ending(record: TurnRecord) -> str | None:
     """Why the answer ended, where it is not the model's own choice."""
     said = {"cancelled": "cancelled", "length": "length", "context": "context full", "stop_string": "stop string"}
@@ -105,6 +119,7 @@ def turn_line(record: TurnRecord) -> str:
         f"decode {rate(record.decode_tokens_per_s)}",
         f"{count(record.tokens_new)} new/{count(record.tokens_cached)} cached/{count(record.tokens_logical)} logical",
         f"{count(record.tokens_output)} out",
+        *thinking(record),
         memory(record),
         *sparsity(record),
         *compression(record),

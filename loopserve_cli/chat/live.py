@@ -16,6 +16,7 @@ from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
 from loopserve_cli.chat.printable import printable
+from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 
 REDRAW_SECONDS = 0.05
@@ -67,10 +68,14 @@ class LiveView:
         self._clock = clock
         self._reflows = reflows(environ)
         self._live: Live | None = None
+        self.shows_thinking = True
 
     def begin(self) -> None:
         """Open the region."""
-        self._stream = MarkdownStream()
+        self._answer = MarkdownStream()
+        self._thoughts = ThoughtStream(self.shows_thinking, self._clock)
+        self._thinking = False
+        self._settled: list[RenderableType] = []
         self._tokens = 0
         self._prefill: PrefillProgress | None = None
         self._pace = Pace(self._clock)
@@ -88,14 +93,19 @@ class LiveView:
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""
         self._tokens += 1
-        self._stream.feed(printable(event.text))
+        if event.reasoning != self._thinking and (event.reasoning or event.text):
+            self._turn_to(event.reasoning)
+        if event.reasoning == self._thinking:
+            self._stream.feed(printable(event.text))
         self._draw_if_due()
 
     def done(self, event: TurnDone) -> None:
         """Move everything to the scrollback and close the region."""
-        pieces = self._stream.finish()
+        pieces = [*self._settled, *self._stream.finish()]
         if event.record.finish_reason == "cancelled" and self._tokens:
             pieces.append(Text("[stopped]", style="dim"))
+        elif self._thinking:
+            pieces.append(Text("(no answer)", style="dim"))
         self._close(pieces)
 
     def stopping(self) -> None:
@@ -109,7 +119,18 @@ class LiveView:
     def end(self) -> None:
         """Close the region of a turn that failed; its text so far stays readable."""
         if self._live is not None:
-            self._close(self._stream.finish())
+            self._close([*self._settled, *self._stream.finish()])
+
+    @property
+    def _stream(self) -> MarkdownStream | ThoughtStream:
+        """Where the text goes now."""
+        return self._thoughts if self._thinking else self._answer
+
+    def _turn_to(self, thinking: bool) -> None:
+        """Thoughts begin, or the answer behind them."""
+        before = self._stream.finish()
+        self._settled += [*before, Text()] if before else []
+        self._thinking = thinking
 
     def _close(self, pieces: list[RenderableType]) -> None:
         live, self._live = self._live, None
@@ -130,7 +151,8 @@ class LiveView:
         assert self._live is not None
         start = self._clock()
         self._mend_narrowed()
-        settled = self._stream.settled()
+        settled = [*self._settled, *self._stream.settled()]
+        self._settled = []
         lines = self._region()
         self._live.update(SegmentLines(lines, new_lines=True))
         if settled:
@@ -150,7 +172,8 @@ class LiveView:
     def _status(self) -> RenderableType:
         progress = self._prefill
         if self._tokens:
-            return Text(f"{self._tokens} tokens · Ctrl-C stops", style="dim", no_wrap=True, overflow="crop")
+            what = "thinking · " if self._thinking else ""
+            return Text(f"{what}{self._tokens} tokens · Ctrl-C stops", style="dim", no_wrap=True, overflow="crop")
         if progress is None or progress.total < LONG_PREFILL:
             return Text("…", style="dim")
         row = Table.grid(padding=(0, 1))

@@ -6,6 +6,7 @@ from prompt_toolkit import PromptSession
 
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
+from loopserve_cli.chat.figures import thought_line
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message
@@ -42,7 +43,7 @@ def handle(session: Session, line: str) -> None:
     if text.startswith("/") and not text.startswith("//"):
         dispatch(session, text)
     elif session.ask(text.removeprefix("/")) is None:
-        session.note("stopped before the first token; your message is back in the input line")
+        session.note("stopped before the answer began; your message is back in the input line")
 
 
 def greet(session: Session) -> None:
@@ -71,6 +72,9 @@ def show_tail(session: Session) -> None:
 def excerpt(message: Message) -> str:
     """A message's first lines, the user's marked as they were typed."""
     lines = message.content.strip().splitlines() or ["(no answer)"]
+    if message.reasoning:
+        record = message.record
+        lines.insert(0, thought_line(None if record is None else record.tokens_reasoning))
     shown = [line if len(line) <= 200 else line[:199] + "…" for line in lines[:TAIL_LINES]]
     if len(lines) > TAIL_LINES:
         shown.append(f"… {len(lines) - TAIL_LINES} lines more")

@@ -102,7 +102,7 @@ class Session:
         self.autosave.sync([*self.conversation.messages, *waiting])
 
     def ask(self, text: str) -> TurnRecord | None:
-        """Send a message, with what is attached before it; None if it was stopped before the first token.
+        """Send a message, with what is attached before it; None if it was stopped before the answer began.
 
         Raises LoopserveError when the turn fails; the dialogue is then as before.
         """
@@ -126,7 +126,7 @@ class Session:
             raise UsageError("there is no message to ask again")
         record = self._turn(text, before)
         if record is None:
-            self.note("stopped before the first token; the dialogue is as it was")
+            self.note("stopped before the answer began; the dialogue is as it was")
         return record
 
     def take_back(self) -> str:
@@ -180,6 +180,8 @@ class Session:
                 return None
             self.records.append(record)
             self.note(turn_line(record))
+            if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
+                self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
 
     def _generate(self, text: str, cancelled: Callable[[], bool]) -> TurnRecord | None:

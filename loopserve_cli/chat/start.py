@@ -38,7 +38,8 @@ def run(options: ChatOptions) -> int:
     out, err = console(), console(stderr=True)
     past = read_past(options, warning(err))
     conversation = load_conversation(options, err)
-    view: View = PlainView(sys.stdout) if message is not None else choose_view(options.ui, out)
+    view: View = PlainView(sys.stdout, err) if message is not None else choose_view(options.ui, out, aside=err)
+    view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err)
     open_transcript(session, options, past, by_default=message is None)
     if message is None:

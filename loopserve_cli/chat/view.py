@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from loopserve_cli.chat.printable import printable
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
@@ -16,6 +17,7 @@ class View(Protocol):
     """Shows one turn after another; `begin` and `end` stand around each, whatever happens between."""
 
     name: str
+    shows_thinking: bool
 
     def begin(self) -> None:
         """A message was sent."""
@@ -48,30 +50,38 @@ def show(view: View, event: Event) -> None:
 
 
 class PlainView:
-    """The answer as plain text on a stream, token by token; nothing is drawn twice."""
+    """The answer as plain text on a stream, token by token; nothing is drawn twice. Thoughts go elsewhere."""
 
     name = "plain"
 
-    def __init__(self, stream: TextIO) -> None:
-        """Write to `stream`; on a terminal control characters are made visible."""
+    def __init__(self, stream: TextIO, aside: Console | None = None, shows_thinking: bool = True) -> None:
+        """Write to `stream`, and thoughts to `aside`; on a terminal control characters are made visible."""
         self._stream = stream
+        self._aside = aside
         self._tty = stream.isatty()
-        self._open_line = False
+        self._open_line = self._open_thought = False
+        self.shows_thinking = shows_thinking
 
     def begin(self) -> None:
         """Nothing yet."""
-        self._open_line = False
+        self._open_line = self._open_thought = False
 
     def prefill(self, event: PrefillProgress) -> None:
         """Nothing: only the answer belongs on this stream."""
 
     def token(self, event: Token) -> None:
         """Write what the token adds, at once."""
-        if event.text:
+        if not event.text:
+            return
+        if event.reasoning:
+            self._think(printable(event.text))
+        else:
+            self._end_thought()
             self._write(printable(event.text) if self._tty else event.text)
 
     def done(self, event: TurnDone) -> None:
         """End the answer's last line; an empty answer is an empty line."""
+        self._end_thought()
         if self._open_line or not event.record.output_text:
             self._write("\n")
 
@@ -80,8 +90,23 @@ class PlainView:
 
     def end(self) -> None:
         """End a line that a failure cut off."""
+        self._end_thought()
         if self._open_line:
             self._write("\n")
+
+    def _think(self, text: str) -> None:
+        if self._aside is None or not self.shows_thinking:
+            return
+        if self._open_line:  # an answer that goes on after more thoughts
+            self._write("\n")
+        self._open_thought = True
+        self._aside.print(Text(text, style="dim"), end="", soft_wrap=True)
+
+    def _end_thought(self) -> None:
+        """End the thoughts' last line; where the answer follows on the same terminal, an empty line parts them."""
+        if self._open_thought and self._aside is not None:
+            self._aside.print("\n" if self._tty else "")
+        self._open_thought = False
 
     def _write(self, text: str) -> None:
         self._open_line = not text.endswith("\n")
@@ -94,10 +119,12 @@ def is_plain(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
     return not console.is_terminal or console.is_dumb_terminal or bool(environ.get("NO_COLOR"))
 
 
-def choose_view(ui: str, console: Console, environ: Mapping[str, str] = os.environ) -> View:
-    """The view for `--ui`; dashboard is shown as simple, and says so by its name."""
+def choose_view(
+    ui: str, console: Console, environ: Mapping[str, str] = os.environ, aside: Console | None = None
+) -> View:
+    """The view for `--ui`, a plain one with thoughts on `aside`; dashboard is shown as simple, and says so by name."""
     if ui == "none" or is_plain(console, environ):
-        return PlainView(console.file)  # type: ignore[arg-type]
+        return PlainView(console.file, aside)  # type: ignore[arg-type]
     from loopserve_cli.chat.live import LiveView
 
     return LiveView(console, environ=environ)

@@ -17,12 +17,14 @@ from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.prefiller import Prefiller
-from loopserve_cli.engine.sampling import Sampler, TextStream
+from loopserve_cli.engine.sampling import Sampler
 from loopserve_cli.engine.saved import SavedStore
 from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
+from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
 from loopserve_cli.errors import ContextLimitError
 from loopserve_cli.policies.keep import KeepPolicy
@@ -49,6 +51,7 @@ class Engine:
         self.quant = loaded.quant
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
+        self._markup = find_markup(loaded.tokenizer)
         # More than one when the model is spread.
         parameters = loaded.model.parameters()
         self._gpus = tuple(dict.fromkeys(p.device for p in parameters if p.device.type == "cuda"))
@@ -227,7 +230,7 @@ class Engine:
         prefilled = len(self.tokens) - cached
         prefill_ms = watch.ms() - prefill_began
 
-        stream = TextStream(self.tokenizer, sampling.stop)
+        stream = TextStream(self.tokenizer, sampling.stop, self._markup, self.tokens[-PROMPT_END:])
         stamps: list[float] = []
         output: list[int] = []
         finish = None if prefilled == len(ids) else "cancelled"
@@ -241,8 +244,10 @@ class Engine:
             output.append(token)
             text = "" if token in self._stop_ids else stream.push(token)
             finish = self._finish_reason(token, stream, len(output), sampling)
+            if finish:
+                text = stream.end(text)
             with watch.paused():
-                yield Token(token, text + (stream.flush() if finish else ""))
+                yield Token(token, text, stream.reasoning)
             if finish is None and not cancelled():
                 held = len(self.tokens)
                 if self._prefiller.lengths is not None and self._prefiller.lengths.stale_in_step(held):
@@ -267,7 +272,10 @@ class Engine:
             tokens_rolled_back=rolled_back,
             tokens_output=len(output),
             tokens_logical=cached + prefilled + len(output),
+            tokens_reasoning=stream.tokens_reasoning,
             output_text=stream.text,
+            reasoning_text=stream.thoughts or None,
+            first_answer_ms=None if stream.first_answer is None else stamps[stream.first_answer],
             finish_reason=finish,
             alpha=self.policy.alpha,
             graph_replays=self._stepper.replays,

@@ -1,4 +1,4 @@
-"""Drawing the next token, and turning tokens into text as they come."""
+"""Drawing the next token."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from torch import Tensor
 from loopserve_cli.config import SamplingOptions
 
 if TYPE_CHECKING:
-    from transformers import LogitsProcessorList, PreTrainedTokenizerBase
-
-UNFINISHED = "\ufffd"
+    from transformers import LogitsProcessorList
 
 
 def processors(options: SamplingOptions) -> LogitsProcessorList:
@@ -63,65 +61,3 @@ class Sampler:
         if self._penalises:
             self._ids = torch.cat([self._ids, token], dim=1)
         return int(token)
-
-
-class TextStream:
-    """Tokens in, text out, holding back unfinished characters and what may become a stop string."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...]) -> None:
-        """A stream at the start of an answer."""
-        self._tokenizer = tokenizer
-        self._stop = stop
-        self._ids: list[int] = []
-        self._context = 0
-        self._read = 0
-        self._held = ""
-        self.text = ""
-        self.stopped = False
-
-    def push(self, token: int) -> str:
-        """The text that `token` completes, possibly empty; `stopped` is set once a stop string was met."""
-        self._ids.append(token)
-        # Decoding from a few tokens back keeps the spaces that tokenizers put between words.
-        before = self._decode(self._ids[self._context : self._read])
-        now = self._decode(self._ids[self._context :])
-        if now.endswith(UNFINISHED):
-            return ""
-        self._context, self._read = self._read, len(self._ids)
-        return self._emit(now[len(before) :])
-
-    def flush(self) -> str:
-        """What was held back, at the end of an answer."""
-        rest = self._held
-        if not self.stopped:
-            before = self._decode(self._ids[self._context : self._read])
-            rest += self._decode(self._ids[self._context :])[len(before) :]
-        self._held = ""
-        self._context = self._read = len(self._ids)
-        self.text += rest
-        return rest
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _emit(self, new: str) -> str:
-        pending = self._held + new
-        ends = [at for at in (pending.find(text) for text in self._stop) if at >= 0]
-        if ends:
-            self.stopped, self._held = True, ""
-            pending = pending[: min(ends)]
-        else:
-            hold = held_back(pending, self._stop)
-            self._held = pending[len(pending) - hold :]
-            pending = pending[: len(pending) - hold]
-        self.text += pending
-        return pending
-
-
-def held_back(text: str, stop: tuple[str, ...]) -> int:
-    """How many trailing characters of `text` could be the beginning of a stop string."""
-    longest = max((len(s) for s in stop), default=1) - 1
-    for count in range(min(longest, len(text)), 0, -1):
-        if any(s.startswith(text[-count:]) for s in stop):
-            return count
-    return 0

@@ -91,7 +91,8 @@ class Runner:
         for number, exchange in enumerate(script.exchanges, start=1):
             try:
                 if number > 1 and script.history == "recorded":
-                    conversation.replace_answer(script.exchanges[number - 2].recorded or "")
+                    past = script.exchanges[number - 2]
+                    conversation.replace_answer(past.recorded or "", past.reasoning)
                 turn = self._turn(conversation, exchange.user)
             except FAILURES as error:
                 left = len(script.exchanges) - number

@@ -12,6 +12,7 @@ from loopserve_cli.template.control import control_tokens
 from loopserve_cli.template.marks import Marks, Span, strings, text_of
 from loopserve_cli.template.pieces import Pieces
 from loopserve_cli.template.reach import check_reach, tools_left_out
+from loopserve_cli.template.reasoning import reasoning_field, with_reasoning
 from loopserve_cli.template.renderer import Renderer
 from loopserve_cli.template.rows import Row, row_of
 from loopserve_cli.template.shape import shape_of
@@ -42,6 +43,7 @@ class Template:
         self._control = control_tokens(tokenizer, self._render.source, self._shape.written)
         control = {} if special_tokens else self._control.ids
         self._pieces = Pieces(tokenizer, control, self._render.source, self._shape.written)
+        self._reasoning = reasoning_field(self._render.source)
         self._special_tokens = special_tokens
         within = () if special_tokens else strings(self._render.tools)
         self._in_tools = {token for text in within for token in self._control.found(text, "system")}
@@ -72,7 +74,7 @@ class Template:
 
     def _spans(self, messages: Sequence[Message], generation_prompt: bool) -> list[Span]:
         """What the template writes, with the control tokens that somebody said told from its own."""
-        rows = [row_of(message) for message in messages]
+        rows = [with_reasoning(row_of(message), message.reasoning, self._reasoning) for message in messages]
         found = self._said(rows)
         marks = Marks.of({*self._in_tools, *itertools.chain(*found)}, strings([rows, self._render.tools]))
         rows = [_marked(row, marks, tokens) for row, tokens in zip(rows, found, strict=True)]

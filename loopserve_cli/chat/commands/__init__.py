@@ -62,7 +62,7 @@ COMMANDS = (
     Command(
         "set",
         settings.set_,
-        "show the settings or change one: sampling, or the profile's, such as prefill.policy",
+        "show the settings or change one: sampling, thinking, or the profile's, such as prefill.policy",
         "[KEY VALUE]",
         choices=settings.set_choices,
     ),

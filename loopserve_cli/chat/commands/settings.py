@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from loopserve_cli.chat.session import Session
-from loopserve_cli.config import SamplingOptions
+from loopserve_cli.config import THINKING, SamplingOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import POLICIES, SETTINGS, Profile, load_profile, profile_names, whole_name
 
@@ -55,6 +55,8 @@ def set_(session: Session, argument: str) -> None:
         raise UsageError(f"no setting {name!r}; known: {', '.join(keys(session))}")
     elif not value:
         raise UsageError(f"which value? /set {key} VALUE (it is {_shown(current(session, key))})")
+    elif key == "thinking":
+        show_thinking(session, value)
     elif key in SAMPLING:
         session.sampling = sampling_with(session.sampling, key, value)
         session.note(f"{key} = {_shown(current(session, key))}")
@@ -77,6 +79,14 @@ def change_profile(session: Session, wanted: Profile) -> None:
     session.note(f"profile {wanted.name}: {wanted.description}")
 
 
+def show_thinking(session: Session, value: str) -> None:
+    """Show what a model thinks before it answers, or fold it to one line."""
+    if value not in THINKING:
+        raise UsageError(f"thinking is {value!r}, but must be {' or '.join(THINKING)}")
+    session.view.shows_thinking = value == "show"
+    session.note(f"thinking = {value}")
+
+
 def sampling_with(sampling: SamplingOptions, key: str, value: str) -> SamplingOptions:
     """`sampling` with one value changed; raises UsageError with the key's name."""
     convert, kind = SAMPLING[key]
@@ -88,10 +98,10 @@ def sampling_with(sampling: SamplingOptions, key: str, value: str) -> SamplingOp
 
 
 def keys(session: Session) -> list[str]:
-    """What /set can change: sampling, and what the profile's policies read."""
+    """What /set can change: sampling, what is shown, and what the profile's policies read."""
     now = session.conversation.engine.profile
     inside = [f"prefill.{key}" for key in now.prefill.settings] + [f"keep.{key}" for key in now.keep.settings]
-    return [*SAMPLING, *profile_keys(now, inside)]
+    return [*SAMPLING, "thinking", *profile_keys(now, inside)]
 
 
 def profile_keys(now: Profile, inside: Sequence[str]) -> list[str]:
@@ -108,6 +118,8 @@ def current(session: Session, key: str) -> Any:
     """A setting's value; None where it is not set."""
     if key in SAMPLING:
         return getattr(session.sampling, key)
+    if key == "thinking":
+        return "show" if session.view.shows_thinking else "hide"
     section, _, name = key.partition(".")
     if section == "retain":
         return session.conversation.engine.profile.retain.get(name)
@@ -121,6 +133,8 @@ def set_choices(session: Session, before: list[str]) -> Sequence[str]:
         return keys(session)
     if len(before) > 1:
         return ()
+    if before[0] == "thinking":
+        return THINKING
     section, _, name = before[0].partition(".")
     if name == "policy" and section in POLICIES:
         return list(POLICIES[section])

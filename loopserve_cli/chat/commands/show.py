@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from loopserve_cli.chat.commands.command import no_argument
 from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, share, size
@@ -24,6 +28,8 @@ def stats(session: Session, argument: str) -> None:
     for record in session.records:
         table.add_row(*_row(record, standing=session.in_dialogue(record)))
     session.data(table)
+    if any(record.tokens_reasoning for record in session.records):
+        session.data(Group(Text(), _thoughts(session.records)))
 
 
 def _row(record: TurnRecord, standing: bool) -> list[str]:
@@ -43,6 +49,17 @@ def _row(record: TurnRecord, standing: bool) -> list[str]:
     ]
 
 
+def _thoughts(records: list[TurnRecord]) -> Table:
+    """Of every turn, how much was thought, and when its answer began."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("turn", "thought", "first token", "answer after"):
+        table.add_column(name, justify="right")
+    for record in records:
+        thought = (count(record.tokens_reasoning), duration(record.ttft_ms), duration(record.first_answer_ms))
+        table.add_row(count(record.turn), *thought)
+    return table
+
+
 def tokens(session: Session, argument: str) -> None:
     """How many tokens the dialogue has, by who wrote them."""
     no_argument(argument, "/tokens")
@@ -58,6 +75,11 @@ def tokens(session: Session, argument: str) -> None:
         size_of = sum(conversation.template.count(role, text) for text in texts)
         written += size_of
         table.add_row(name, count(size_of))
+    if any(m.reasoning for m in conversation.messages):
+        silent = [replace(m, reasoning=None) for m in conversation.messages]
+        thoughts = whole - len(conversation.template.ids(silent, generation_prompt=False))
+        written += thoughts
+        table.add_row("thoughts that stay", count(thoughts))
     table.add_row("template", count(whole - written))
     table.add_row("whole dialogue", count(whole))
     table.add_row("of it in the cache", count(common_prefix(engine.tokens, ids)))
