@@ -243,6 +243,29 @@ def test_a_token_that_ends_thoughts_and_begins_the_answer_says_one_and_then_the_
     assert stream.first_answer == 2 and stream.tokens_reasoning == 1
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<seed:think>", "</seed:think>"),
+        ("<think:free>", "</think:free>"),
+        ("<inner_thoughts>", "</inner_thoughts>"),
+        ("<Reasoning>", "</Reasoning>"),
+        ("<|think|>", "<|/think|>"),
+        ("◁think▷", "◁/think▷"),
+        ("<|start_thinking|>", "<|end_thinking|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ],
+)
+def test_tags_are_known_by_their_form(opening: str, closing: str) -> None:
+    tokens = MarkedTokenizer(special=(opening, closing))
+    mentions = MarkedTokenizer(template="{{ '" + opening + closing + "' }}")
+    for tokenizer in (tokens, mentions):
+        said = f"{opening}\nplan\n{closing}\n\nanswer"
+        assert told(stream_of(Case(tokenizer, "", said, "", "")), tokenizer.ids(said)) == ("plan", "answer")
+    assert find_markup(MarkedTokenizer(added=("<thinker>", "</article>", "</rethinking_of>"))).splitter is None  # type: ignore[arg-type]
+
+
 def test_several_templates_are_read_for_tags() -> None:
     tokenizer: Any = MarkedTokenizer(template={"default": "x", "tool_use": THINK_TEMPLATE})
     assert find_markup(tokenizer).splitter is not None

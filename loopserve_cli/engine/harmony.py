@@ -39,15 +39,14 @@ class HarmonySplitter:
         self._words = {name: word(name) for name in HARMONY}
         self._any = re.compile("|".join(map(re.escape, self._words.values())))
         self._thoughts, self._answer = Thoughts(), Answer()
-        self._header: str | None = None
-        self._reasoning = self._answered = False
+        self._in_header = self._reasoning = self._answered = False
         self._held = ""
         self._role_written = False
         _, start, message = prompt.rpartition(self._words[START])
         if start:
-            self._header = ""
+            self._in_header = True
             self.feed(message)
-            self._role_written = self._header is not None and self._words[CHANNEL] not in self._held
+            self._role_written = self._in_header and self._words[CHANNEL] not in self._held
             if self._role_written:
                 self._held = ""
             self._answered = False
@@ -55,30 +54,30 @@ class HarmonySplitter:
     @property
     def thinking(self) -> bool:
         """In a message of the channel `analysis`."""
-        return self._header is None and self._reasoning
+        return not self._in_header and self._reasoning
 
     @property
     def answering(self) -> bool:
         """In a message for the user that has begun."""
-        return self._header is None and not self._reasoning and self._answered
+        return not self._in_header and not self._reasoning and self._answered
 
     @property
     def undecided(self) -> bool:
         """The last letters may be one of Harmony's words."""
-        return self._header is None and bool(self._held)
+        return not self._in_header and bool(self._held)
 
     def feed(self, text: str) -> list[Piece]:
         """The pieces that are certain by now."""
         self._held += text
         pieces: list[Piece] = []
-        while self._held and (self._read_text(pieces) if self._header is None else self._read_header(pieces)):
+        while self._held and (self._read_header(pieces) if self._in_header else self._read_text(pieces)):
             pass
         return pieces
 
     def finish(self) -> list[Piece]:
         """What was held back; a header without its message says nothing."""
         rest, self._held = self._held, ""
-        return self._write(rest) if self._header is None else []
+        return [] if self._in_header else self._write(rest)
 
     def _read_header(self, pieces: list[Piece]) -> bool:
         """Take a header up to its end; whether that has come."""
@@ -99,7 +98,7 @@ class HarmonySplitter:
 
     def _begin(self, header: str, pieces: list[Piece]) -> None:
         """A message begins."""
-        self._header, self._role_written = None, False
+        self._in_header = self._role_written = False
         _, _, after = header.partition(self._words[CHANNEL])
         found = re.search(rf"to=([^\s{MARK}<]+)", header)
         recipient = found.group(1) if found is not None and found.group(1) not in NOBODY else None
@@ -122,7 +121,7 @@ class HarmonySplitter:
         if word == self._words[CHANNEL]:  # a header that begins without the end of the message before it
             self._held = word + self._held
         if word != self._words[MESSAGE]:  # a second one in a message means nothing
-            self._header = ""
+            self._in_header = True
         return True
 
     def _write(self, text: str) -> list[Piece]:

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 
-THOUGHT = r"[\w:]*(?:think|thinking|thoughts?|reasoning)(?::\w+)?"
+THOUGHT = r"((?i:[\w:]*(?:think|thinking|thoughts?|reasoning)(?::\w+)?))"
 # The closing tag names its opening. Templates often mention the closing one alone, to cut history at it.
 CLOSING = (
-    (re.compile(rf"</({THOUGHT})>", re.IGNORECASE), "<{}>"),
-    (re.compile(rf"\[/({THOUGHT})\]", re.IGNORECASE), "[{}]"),
-    (re.compile(rf"◁/({THOUGHT})▷", re.IGNORECASE), "◁{}▷"),
-    (re.compile(rf"<\|END_({THOUGHT})\|>", re.IGNORECASE), "<|START_{}|>"),
-    (re.compile(rf"<\|end_of_({THOUGHT})\|>"), "<|begin_of_{}|>"),
+    (re.compile(rf"</{THOUGHT}>"), "<{}>"),
+    (re.compile(rf"<\|/{THOUGHT}\|>"), "<|{}|>"),
+    (re.compile(rf"\[/{THOUGHT}\]"), "[{}]"),
+    (re.compile(rf"◁/{THOUGHT}▷"), "◁{}▷"),
+    (re.compile(rf"<\|END_{THOUGHT}\|>"), "<|START_{}|>"),
+    (re.compile(rf"<\|end_{THOUGHT}\|>"), "<|start_{}|>"),
+    (re.compile(rf"<\|end_of_{THOUGHT}\|>"), "<|begin_of_{}|>"),
 )
 # Tags that are unlike each other: Gemma 4, Apertus, Solar, Apriel, Granite 3.2, Kimi K3.
 ODD_TAGS = (
