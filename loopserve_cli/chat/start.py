@@ -84,7 +84,10 @@ def load_conversation(options: ChatOptions, err: Console) -> Conversation:
         from loopserve_cli.engine.engine import Engine
         from loopserve_cli.engine.loader import load
 
-        loaded = load(options.model, lambda line: status.update(Text(line)))
+        def warn(line: str) -> None:
+            err.print(Text(line, style="yellow"), soft_wrap=True)
+
+        loaded = load(options.model, lambda line: status.update(Text(line)), warn)
         return Conversation(Engine(loaded, options.profile), options.system)
 
 

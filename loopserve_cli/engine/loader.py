@@ -12,6 +12,7 @@ import torch
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
+from loopserve_cli.engine.context import context_limit
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
@@ -38,8 +39,14 @@ class LoadedModel:
     quant: str | None = None
 
 
-def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None) -> LoadedModel:
+def load(
+    options: ModelOptions,
+    progress: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] | None = None,
+) -> LoadedModel:
     """Load a model and its tokenizer, or make a random one; `progress` is told each step.
+
+    `warn` is told what the user should know and may go on with; by default `progress` is.
 
     Raises ModelError, in one line, for everything a user can mend: a missing folder or download, an
     architecture without exchangeable attention, a missing device, too little memory.
@@ -53,6 +60,7 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     progress(f"reading {options.model}")
     config = read_config(source, options)
     check_architecture(config, options)
+    limit = context_limit(config, options.context, options.model, warn or progress)
     tokenizer = read_tokenizer(source, options)
     dtype = pick_dtype(options.dtype, device, config)
     needed = weight_bytes(config, dtype, options)
@@ -73,7 +81,7 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
         name=options.model,
         device=model.get_input_embeddings().weight.device,
         layers=text.num_hidden_layers,
-        context_limit=getattr(text, "max_position_embeddings", None),
+        context_limit=limit,
         stop_ids=stop_ids(model, tokenizer),
         quant=options.quant,
     )
