@@ -160,7 +160,9 @@ def doctor(json: Json = False) -> int:
 def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) -> int:
     """Time a profile, or several, against transformers' own generate or another profile, on the same tokens."""
     from loopserve_cli.bench import run_turns
+    from loopserve_cli.engine.names import require
 
+    require(model.model)
     return run_turns(replace(options, model=model, json=json))
 
 
@@ -169,7 +171,9 @@ def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) 
 def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
     """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
     from loopserve_cli.bench.decode import run_decode
+    from loopserve_cli.engine.names import require
 
+    require(model.model)
     return run_decode(replace(options, model=model, json=json))
 
 

@@ -81,6 +81,9 @@ def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
     """The model on its engine, with a line that says how far loading is."""
     with quiet_keyboard(), err.status(Text(f"loading {options.model.model}")) as status:
+        from loopserve_cli.engine.names import require
+
+        require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
         from loopserve_cli.engine.engine import Engine
         from loopserve_cli.engine.loader import load
 

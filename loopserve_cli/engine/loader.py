@@ -1,21 +1,23 @@
-"""Models by hub name, local folder, "demo" or "random:NAME": onto one device, or several when one is too small."""
+"""Models from where their name says they are: onto one device, or several when one is too small."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
+from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit
-from loopserve_cli.engine.load_errors import ReadableErrors
+from loopserve_cli.engine.gguf import complete_config, end_ids, joined
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
+from loopserve_cli.engine.sources import Source, resolve
+from loopserve_cli.engine.weights import errors_of, read_model
 from loopserve_cli.errors import ModelError
 from loopserve_cli.shapes import random_shape
 
@@ -55,12 +57,19 @@ def load(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    source = resolve(options.model)
+    with joined(resolve(options.model), progress) as source:
+        return load_from(source, options, progress, warn or progress)
+
+
+def load_from(
+    source: Source, options: ModelOptions, progress: Callable[[str], None], warn: Callable[[str], None]
+) -> LoadedModel:
+    """As `load`, from where the files are."""
     device = pick_device(options.device)
     progress(f"reading {options.model}")
     config = read_config(source, options)
     check_architecture(config, options)
-    limit = context_limit(config, options.context, options.model, warn or progress)
+    limit = context_limit(config, options.context, options.model, warn)
     tokenizer = read_tokenizer(source, options)
     dtype = pick_dtype(options.dtype, device, config)
     needed = weight_bytes(config, dtype, options)
@@ -69,6 +78,10 @@ def load(
         placement = place(options, device, needed)
         progress(f"loading {options.model}: {needed / 2**30:.2f} GiB on {device}")
         model = read_model(source, config, dtype, placement, options)
+        if source.adapter is not None:
+            check_vocabulary(model, tokenizer, options.model)
+        if source.gguf:
+            model.generation_config.eos_token_id = end_ids(source, tokenizer)
     else:
         place(replace(options, device=str(device)), device, needed)  # one device, never spread
         progress(f"making {options.model}: {needed / 2**30:.2f} GiB on {device}; its answers mean nothing")
@@ -87,68 +100,32 @@ def load(
     )
 
 
-def read_model(
-    source: str, config: PreTrainedConfig, dtype: torch.dtype, placement: dict[str, str] | str, options: ModelOptions
-) -> PreTrainedModel:
-    """The model with its weights as they were saved, and our attention."""
-    from transformers import AutoModelForCausalLM
-
-    with ReadableErrors(options.model):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention.ATTENTION_NAME,
-            quantization_config=quantisation(options.quant, dtype),
-            trust_remote_code=options.trust_remote_code,
-            device_map=placement,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told in our words below
-        )
-    check_weights(report, options)
-    return model
-
-
-def resolve(name: str) -> str:
-    """A folder for "demo" and for paths, else the hub name; raises ModelError when a folder is not there.
-
-    A random model speaks the demo model's language: its tokenizer and chat template are read from there.
-    """
-    if name == "demo" or random_shape(name) is not None:
-        return str(demo_model_folder())
-    path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or path.exists() or name.count("/") > 1
-    if not looks_local:
-        return name
-    if not path.is_dir():
-        raise ModelError(f"no model folder {name!r}; give a folder with config.json, a hub name, or demo")
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{name}: no config.json in this folder, so it is no transformers model")
-    return str(path)
-
-
-def read_config(source: str, options: ModelOptions) -> PreTrainedConfig:
+def read_config(source: Source, options: ModelOptions) -> PreTrainedConfig:
     """The model's configuration, from the folder, the cache or the hub; a random one's from its shape."""
     from transformers import AutoConfig
 
-    with ReadableErrors(options.model):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    with errors_of(source, options):
+        config = AutoConfig.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
+    if source.gguf:
+        return complete_config(config, source)
     shape = random_shape(options.model)
     return config if shape is None else random_config(shape, config)
 
 
-def read_tokenizer(source: str, options: ModelOptions) -> PreTrainedTokenizerBase:
+def read_tokenizer(source: Source, options: ModelOptions) -> PreTrainedTokenizerBase:
     """The model's tokenizer, which must be able to write a chat."""
     from transformers import AutoTokenizer
 
-    folder = Path(source)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "tekken.json")
-    if folder.is_dir() and not any((folder / name).exists() for name in names):
+    if source.adapter is not None and any((source.adapter / name).exists() for name in names):
+        source = Source(str(source.adapter))
+    folder = Path(source.place)
+    if not source.gguf and folder.is_dir() and not any((folder / name).exists() for name in names):
         raise ModelError(
             f"{options.model}: the folder has no tokenizer (tokenizer.json); copy the model's tokenizer there"
         )
-    with ReadableErrors(options.model):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    with errors_of(source, options):
+        tokenizer = AutoTokenizer.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
     if not tokenizer.chat_template:
         raise ModelError(f"{options.model}: its tokenizer has no chat template; use an instruct or chat model")
     return tokenizer
@@ -175,33 +152,6 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
             f"{options.model}: architecture {config.model_type!r} has layers of kind {', '.join(foreign)}; "
             f"supported are {', '.join(SUPPORTED_LAYERS)}"
         )
-
-
-def check_weights(report: Mapping[str, Any], options: ModelOptions) -> None:
-    """Refuse weights that do not fill the model: transformers would make up the rest at random."""
-    wrong = sorted(key for key, *_ in report["mismatched_keys"])
-    for problem, names in {"of another shape": wrong, "missing": sorted(report["missing_keys"])}.items():
-        if names:
-            raise ModelError(
-                f"{options.model}: the weights do not belong to config.json: {len(names)} of the tensors are {problem} "
-                f"({names[0]}); copy the model's files again"
-            )
-
-
-def quantisation(quant: str | None, dtype: torch.dtype) -> Any:
-    """Bitsandbytes' configuration for "nf4" and "int8"; None for no quantisation."""
-    if quant is None:
-        return None
-    import logging
-
-    from transformers import BitsAndBytesConfig
-
-    # On a CPU it warns at every start that a faster kernel could be downloaded; loopserve downloads nothing unasked.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-    if quant == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
