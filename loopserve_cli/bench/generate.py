@@ -135,7 +135,7 @@ def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:
     """The model as transformers itself runs it: same weights, dtype, quantisation and devices, SDPA, no stop ids."""
     from transformers import GenerationConfig
 
-    from loopserve_cli.engine.gguf import joined
+    from loopserve_cli.engine.gguf import opened
     from loopserve_cli.engine.loader import read_config
     from loopserve_cli.engine.random_model import random_model
     from loopserve_cli.engine.sources import resolve
@@ -143,7 +143,7 @@ def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:
 
     dtype = loaded.model.dtype
     model: Any
-    with joined(resolve(options.model)) as source:
+    with opened(resolve(options.model)) as source:
         config = read_config(source, options)
         if random_shape(options.model) is not None:
             model = random_model(config, dtype, loaded.device, "sdpa")

@@ -1,17 +1,16 @@
-"""Models from GGUF files, by transformers' reader: dequantised, and held against what the file lists.
-
-The reader parses the file three times (settings, tokenizer, weights): of a vocabulary of 49,152 a second or more each.
-"""
+"""Models from GGUF files, by transformers' reader: dequantised, and held against what the file lists."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from loopserve_cli.engine.gguf_header import GgufHeader, read_header
@@ -36,12 +35,50 @@ def header_of(source: Source) -> GgufHeader:
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turn whatever transformers' reader raises into one line, and keep its progress bar off the screen."""
+def opened(source: Source, progress: Callable[[str], None] = lambda _: None) -> Iterator[Source]:
+    """The source with at most one GGUF file, for as long as it is read; nothing changes where it has none."""
+    if not source.gguf:
+        yield source
+        return
+    with joined(source, progress) as whole, quick_reader():
+        yield whole
+
+
+@contextmanager
+def quick_reader() -> Iterator[None]:
+    """Have transformers' reader parse a file once and draw no bar.
+
+    It parses the file for the settings and again for the weights, and builds the same table of names for each of a
+    model's modules: of SmolLM2's 17 s of loading those were 9. Its bar is not reached by disable_progress_bar.
+    """
+    import gguf
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    bar = getattr(reader, "tqdm", None)  # disable_progress_bar does not reach it
-    reader.tqdm = lambda items, **_: items
+    once = {name: functools.cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    with ExitStack() as stack:
+        for name, function in once.items():
+            stack.enter_context(swapped(gguf, name, function))
+        stack.enter_context(swapped(reader, "tqdm", lambda items, **_: items))
+        yield
+
+
+@contextmanager
+def swapped(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """A module with another value under a name, if it has the name."""
+    if not hasattr(module, name):
+        yield
+        return
+    old = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, old)
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn whatever transformers' reader raises into one line."""
     try:
         yield
     except ModelError:
@@ -50,8 +87,6 @@ def readable(name: str) -> Iterator[None]:
         first = " ".join(str(error).split())[:200]
         why = first or type(error).__name__
         raise ModelError(f"{name}: transformers' GGUF reader cannot load it: {why}") from error
-    finally:
-        reader.tqdm = bar
 
 
 def complete_config(config: PreTrainedConfig, source: Source) -> PreTrainedConfig:

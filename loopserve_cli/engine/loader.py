@@ -13,7 +13,7 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit
-from loopserve_cli.engine.gguf import complete_config, end_ids, joined
+from loopserve_cli.engine.gguf import complete_config, end_ids, opened
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
 from loopserve_cli.engine.sources import Source, resolve
@@ -57,7 +57,7 @@ def load(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with joined(resolve(options.model), progress) as source:
+    with opened(resolve(options.model), progress) as source:
         return load_from(source, options, progress, warn or progress)
 
 
@@ -114,7 +114,7 @@ def read_config(source: Source, options: ModelOptions) -> PreTrainedConfig:
 
 def read_tokenizer(source: Source, options: ModelOptions) -> PreTrainedTokenizerBase:
     """The model's tokenizer, which must be able to write a chat."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "tekken.json")
     if source.adapter is not None and any((source.adapter / name).exists() for name in names):
@@ -124,8 +124,10 @@ def read_tokenizer(source: Source, options: ModelOptions) -> PreTrainedTokenizer
         raise ModelError(
             f"{options.model}: the folder has no tokenizer (tokenizer.json); copy the model's tokenizer there"
         )
+    # A GGUF's is built from the file alone; the automatic class would read the configuration again to find that out.
+    reader = PreTrainedTokenizerFast if source.gguf else AutoTokenizer
     with errors_of(source, options):
-        tokenizer = AutoTokenizer.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
+        tokenizer = reader.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
     if not tokenizer.chat_template:
         raise ModelError(f"{options.model}: its tokenizer has no chat template; use an instruct or chat model")
     return tokenizer
