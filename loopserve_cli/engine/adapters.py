@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,11 @@ def base_of(folder: Path, name: str) -> str:
         raise ModelError(f"{name}: its {CONFIG} is damaged or names no base model; copy it again") from error
     if not isinstance(base, str) or not base:
         raise ModelError(f"{name}: is an adapter whose {CONFIG} names no base_model_name_or_path; write it there")
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise ModelError(f"{name}: is an adapter of kind {kind}; only LoRA can be merged into its base model")
+    if not any((folder / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
+        raise ModelError(f"{name}: has no weights (adapter_model.safetensors); copy the adapter's files again")
     if importlib.util.find_spec("peft") is None:
         raise ModelError(f"{name}: is an adapter of {base}, which needs peft: {INSTALL}")
     return base
@@ -33,6 +39,7 @@ def base_of(folder: Path, name: str) -> str:
 
 def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
     """The base with an adapter's weights added to its own; raises ModelError where they do not belong to it."""
+    quiet_bitsandbytes()  # peft imports it
     from peft import PeftModel
 
     with warnings.catch_warnings(record=True) as said:
@@ -47,6 +54,11 @@ def merged(model: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
     if missing is not None:
         raise ModelError(f"{name}: the adapter's weights are incomplete, or of another base model; copy it again")
     return whole
+
+
+def quiet_bitsandbytes() -> None:
+    """On a CPU it warns at every start that a faster kernel could be downloaded; nothing is downloaded unasked."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

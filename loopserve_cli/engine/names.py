@@ -17,7 +17,12 @@ def require(name: str) -> None:
     source = resolve(name)
     if not source.on_hub:
         return
-    name = source.place  # of an adapter, its base
+    if source.adapter is not None:
+        try:
+            require(source.place)
+        except ModelError as error:
+            raise ModelError(f"{name}: is an adapter of {source.place}: {error}") from error
+        return
     near = did_you_mean(name, known_models(name))
     if not NAME.fullmatch(name):
         raise ModelError(f"no model {name!r}; {near or f'give a hub name, a folder, a .gguf file, or demo. {LIST}'}")

@@ -111,13 +111,9 @@ def quantisation(quant: str | None, dtype: torch.dtype) -> Any:
     """Bitsandbytes' configuration for "nf4" and "int8"; None for no quantisation."""
     if quant is None:
         return None
-    import logging
-
     from transformers import BitsAndBytesConfig
 
-    # On a CPU it warns at every start that a faster kernel could be downloaded; loopserve downloads nothing unasked.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
+    adapters.quiet_bitsandbytes()
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
