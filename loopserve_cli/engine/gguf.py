@@ -19,14 +19,11 @@ from loopserve_cli.engine.sources import Source
 from loopserve_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 GIB = 2**30
 # Tensors that are settings of positions, and no weights.
 NO_WEIGHTS = (FREQUENCIES, LONG, SHORT)
-# Tokens that end a turn, as llama.cpp knows them by their text; a file names one of them only.
-ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|endoftext|>")
-END_IDS = ("eos", "eot", "eom")
 
 
 def header_of(source: Source) -> GgufHeader:
@@ -115,14 +112,6 @@ def check_complete(model: PreTrainedModel, source: Source, name: str) -> None:
             f"{name}: transformers' GGUF reader makes {loaded:,} weights of its {listed:,}, so it would be another "
             "model; use its safetensors files"
         )
-
-
-def end_ids(source: Source, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a turn: those the file names, and special tokens that are known to."""
-    settings = header_of(source).settings
-    named = {settings.get(f"tokenizer.ggml.{end}_token_id") for end in END_IDS}
-    known = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in ENDS}
-    return sorted(known | {id for id in named if isinstance(id, int)})
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit
-from loopserve_cli.engine.gguf import complete_config, end_ids, opened
+from loopserve_cli.engine.gguf import complete_config, opened
+from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
 from loopserve_cli.engine.sources import Source, resolve
@@ -128,6 +129,8 @@ def read_tokenizer(source: Source, options: ModelOptions) -> PreTrainedTokenizer
     reader = PreTrainedTokenizerFast if source.gguf else AutoTokenizer
     with errors_of(source, options):
         tokenizer = reader.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
+    if source.gguf:
+        tokenizer = own_vocabulary(tokenizer, source)
     if not tokenizer.chat_template:
         raise ModelError(f"{options.model}: its tokenizer has no chat template; use an instruct or chat model")
     return tokenizer

@@ -1,0 +1,49 @@
+"""A GGUF file's tokenizer as the model knows it: no token beyond its vocabulary, and every one that ends a turn."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from loopserve_cli.engine.gguf import header_of
+from loopserve_cli.engine.sources import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Tokens that end a turn, as llama.cpp knows them by their text; a file names one of them only.
+ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|endoftext|>")
+END_IDS = ("eos", "eot", "eom")
+
+
+def own_vocabulary(tokenizer: PreTrainedTokenizerBase, source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer without tokens that the file does not list.
+
+    The class that transformers builds it with adds its own, such as GPT-2's <|endoftext|>, for which the model has no
+    embedding.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    table = json.loads(tokenizer.backend_tokenizer.to_str())
+    count = header_of(source).settings["tokenizer.ggml.tokens"]
+    foreign = {token["content"] for token in table["added_tokens"] if token["id"] >= count}
+    if not foreign:
+        return tokenizer
+    table["added_tokens"] = [token for token in table["added_tokens"] if token["content"] not in foreign]
+    if table["model"].get("unk_token") in foreign:
+        table["model"]["unk_token"] = None
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(table)),
+        chat_template=tokenizer.chat_template,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in tokenizer.special_tokens_map.items() if token not in foreign},
+    )
+
+
+def end_ids(source: Source, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a turn: those the file names, and special tokens that are known to."""
+    settings = header_of(source).settings
+    named = {settings.get(f"tokenizer.ggml.{end}_token_id") for end in END_IDS}
+    known = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in ENDS}
+    return sorted(known | {id for id in named if isinstance(id, int)})
