@@ -101,10 +101,11 @@ def load_from(
     )
 
 
-def read_config(source: Source, options: ModelOptions) -> PreTrainedConfig:
+def read_config(source: Source | str, options: ModelOptions) -> PreTrainedConfig:
     """The model's configuration, from the folder, the cache or the hub; a random one's from its shape."""
     from transformers import AutoConfig
 
+    source = Source(source) if isinstance(source, str) else source
     with errors_of(source, options):
         config = AutoConfig.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
     if source.gguf:
