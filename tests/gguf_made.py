@@ -79,7 +79,7 @@ def settings_of(writer: Any, config: Any, settings: dict[str, Any]) -> None:
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
     special = {token["content"] for token in table["added_tokens"]}
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(settings.pop("pre", "gpt-2"))
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in table["model"]["merges"]])

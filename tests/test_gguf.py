@@ -61,6 +61,13 @@ def test_its_tokenizer_is_the_one_it_was_made_of(file: Path) -> None:
     assert ours.apply_chat_template(talk, tokenize=False) == theirs.apply_chat_template(talk, tokenize=False)
 
 
+def test_a_way_to_split_text_that_is_not_known_is_told(model: Any, file: Path, tmp_path: Path) -> None:
+    for path, lines in ((file, 0), (gguf_made.write(tmp_path / "odd.gguf", model, pre="deepseek-coder"), 1)):
+        said: list[str] = []
+        loader.load(ModelOptions(str(path), device="cpu"), warn=said.append)
+        assert len(said) == lines and all("splits text as deepseek-coder does" in line for line in said)
+
+
 def test_a_folder_with_one_file_is_that_file(file: Path) -> None:
     assert answer(load(file.parent)) == answer(tiny.loaded("llama"))
 

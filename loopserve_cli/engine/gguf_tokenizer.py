@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Tokens that end a turn, as llama.cpp knows them by their text; a file names one of them only.
 ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|endoftext|>")
 END_IDS = ("eos", "eot", "eom")
+# How llama.cpp calls splits that are GPT-2's, or GPT-2's with digits apart, which such vocabularies never join.
+AS_GPT2 = "default gpt-2 phi-2 mpt olmo jais trillion smollm starcoder refact command-r codeshell minerva-7b".split()
 
 
 def own_vocabulary(tokenizer: PreTrainedTokenizerBase, source: Source) -> PreTrainedTokenizerBase:
@@ -39,6 +41,19 @@ def own_vocabulary(tokenizer: PreTrainedTokenizerBase, source: Source) -> PreTra
         clean_up_tokenization_spaces=False,
         **{name: token for name, token in tokenizer.special_tokens_map.items() if token not in foreign},
     )
+
+
+def unknown_split(source: Source) -> str | None:
+    """The name of a way to split text that transformers' reader takes for GPT-2's; None where it does it rightly."""
+    try:
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as known
+    except ImportError:  # an older transformers has no such table
+        return None
+    settings = header_of(source).settings
+    split = settings.get("tokenizer.ggml.pre")
+    if split is None or settings.get("tokenizer.ggml.model") != "gpt2":
+        return None
+    return None if split in known or split in AS_GPT2 else str(split)
 
 
 def end_ids(source: Source, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -14,7 +14,7 @@ from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit
 from loopserve_cli.engine.gguf import complete_config, opened
-from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary
+from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
 from loopserve_cli.engine.sources import Source, resolve
@@ -72,6 +72,8 @@ def load_from(
     check_architecture(config, options)
     limit = context_limit(config, options.context, options.model, warn)
     tokenizer = read_tokenizer(source, options)
+    if source.gguf and (split := unknown_split(source)) is not None:
+        warn(f"{options.model} splits text as {split} does, which transformers takes for GPT-2's way: ids may be wrong")
     dtype = pick_dtype(options.dtype, device, config)
     needed = weight_bytes(config, dtype, options)
     attention.register()
