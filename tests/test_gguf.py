@@ -54,6 +54,8 @@ def test_a_file_is_the_model_it_was_made_of(model: Any, file: Path) -> None:
 def test_its_tokenizer_is_the_one_it_was_made_of(file: Path) -> None:
     theirs, ours = tiny.tokenizer(), load(file).tokenizer
     assert len(ours) == len(theirs) == 1024
+    for name in ("bos_token", "eos_token", "pad_token"):
+        assert getattr(ours, name) == getattr(theirs, name)
     for text in ("<|endoftext|>", "Where is Miro?", "The room is 417.\n\nAnd  then?", "<|user|>x<|end|>"):
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
         assert ours.decode(ours(text)["input_ids"]) == text
@@ -62,6 +64,7 @@ def test_its_tokenizer_is_the_one_it_was_made_of(file: Path) -> None:
 
 
 def test_a_way_to_split_text_that_is_not_known_is_told(model: Any, file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers.integrations.gguf", reason="an older transformers has no table of the known ways")
     for path, lines in ((file, 0), (gguf_made.write(tmp_path / "odd.gguf", model, pre="deepseek-coder"), 1)):
         said: list[str] = []
         loader.load(ModelOptions(str(path), device="cpu"), warn=said.append)

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 # Tokens that end a turn, as llama.cpp knows them by their text; a file names one of them only.
 ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>", "<|return|>", "<|endoftext|>")
 END_IDS = ("eos", "eot", "eom")
+SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 # How llama.cpp calls splits that are GPT-2's, or GPT-2's with digits apart, which such vocabularies never join.
 AS_GPT2 = "default gpt-2 phi-2 mpt olmo jais trillion smollm starcoder refact command-r codeshell minerva-7b".split()
 
 
 def own_vocabulary(tokenizer: PreTrainedTokenizerBase, source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer without tokens that the file does not list.
+    """The tokenizer with the file's special tokens, and without tokens that the file does not list.
 
     The class that transformers builds it with adds its own, such as GPT-2's <|endoftext|>, for which the model has no
     embedding.
@@ -27,8 +28,12 @@ def own_vocabulary(tokenizer: PreTrainedTokenizerBase, source: Source) -> PreTra
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    settings = header_of(source).settings
+    ids = {name: settings.get(f"tokenizer.ggml.{key}_token_id") for name, key in SPECIAL.items()}
+    for name, id in ids.items():  # an older transformers takes others
+        setattr(tokenizer, name, None if id is None else tokenizer.convert_ids_to_tokens(id))
     table = json.loads(tokenizer.backend_tokenizer.to_str())
-    count = header_of(source).settings["tokenizer.ggml.tokens"]
+    count = settings["tokenizer.ggml.tokens"]
     foreign = {token["content"] for token in table["added_tokens"] if token["id"] >= count}
     if not foreign:
         return tokenizer
