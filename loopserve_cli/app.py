@@ -171,9 +171,7 @@ def models(
 def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) -> int:
     """Time a profile, or several, against transformers' own generate or another profile, on the same tokens."""
     from loopserve_cli.bench import run_turns
-    from loopserve_cli.engine.names import require
 
-    require(model.model)
     return run_turns(replace(options, model=model, json=json))
 
 
@@ -182,9 +180,7 @@ def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) 
 def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
     """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
     from loopserve_cli.bench.decode import run_decode
-    from loopserve_cli.engine.names import require
 
-    require(model.model)
     return run_decode(replace(options, model=model, json=json))
 
 
