@@ -18,7 +18,7 @@ from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
-from loopserve_cli.config import HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import guarded
 from loopserve_cli.flags import (
     Json,
@@ -167,6 +167,17 @@ def doctor(json: Json = False) -> int:
     from loopserve_cli.doctor import run
 
     return run(json)
+
+
+@app.command()
+def models(
+    dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Count the weights in this format.")] = "auto",
+    json: Json = False,
+) -> int:
+    """List the models at hand, what to give to --model for them, their sizes, and whether they fit."""
+    from loopserve_cli.models import run
+
+    return run(dtype, json)
 
 
 @bench.command("turns")

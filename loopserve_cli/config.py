@@ -15,17 +15,31 @@ QUANTS = ("nf4", "int8")
 UIS = ("dashboard", "simple", "none")
 HISTORIES = ("recorded", "live")
 THINKING = ("show", "hide")
+MAX_LENGTH = 2**24
+
+
+def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
+    """A number of tokens from "4096" or "16k", where k is 1,024; raises UsageError that names `flag`."""
+    match = re.fullmatch(r"\s*([0-9]{1,9})(k?)\s*", text)
+    number = int(match[1]) * (1024 if match[2] else 1) if match else 0
+    if not 1 <= number <= MAX_LENGTH:
+        raise UsageError(f"{flag}: {text.strip()!r} is no length from 1 to {MAX_LENGTH}; write for example {example}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model, and how it is loaded. `device` is "auto", "cpu", "cuda" or "cuda:N"."""
+    """Which model, and how it is loaded. `device` is "auto", "cpu", "cuda" or "cuda:N".
+
+    `context` is the most tokens it may hold; None is as many as the model reads.
+    """
 
     model: str = "demo"
     dtype: str = "auto"
     device: str = "auto"
     quant: str | None = None
     trust_remote_code: bool = False
+    context: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no loader could do."""
@@ -37,6 +51,8 @@ class ModelOptions:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        if self.context is not None and not 1 <= self.context <= MAX_LENGTH:
+            raise UsageError(f"--context is {self.context}, but must be from 1 to {MAX_LENGTH}")
         if random_shape(self.model) is not None and self.quant is not None:
             raise UsageError(
                 f"--quant {self.quant} needs weights to quantise, but {self.model} has random ones; drop it"

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loopserve_cli.config import DTYPES, QUANTS, ModelOptions, SamplingOptions
+from loopserve_cli.config import DTYPES, QUANTS, ModelOptions, SamplingOptions, length
 from loopserve_cli.profile import DEFAULT_PROFILE, Profile, load_profile
 
 Sampling = Callable[[float], SamplingOptions]
@@ -37,8 +37,10 @@ def model_flags(
         typer.Option(
             "--model",
             "-m",
-            help="A hub name, a local folder, or demo (bundled, no download). random:NAME, e.g. random:Llama-3.1-8B, "
-            "has that shape and random weights: for timings, its answers mean nothing.",
+            help="A hub name, a local folder (a LoRA adapter's too), a .gguf file, package:NAME (the model that an "
+            "installed package ships), or demo (bundled, no download); `loopserve models` lists what is here. "
+            "random:NAME, e.g. random:Llama-3.1-8B, has that shape and random weights: for timings, its answers mean "
+            "nothing.",
         ),
     ] = "demo",
     dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Number format of the weights.")] = "auto",
@@ -51,9 +53,16 @@ def model_flags(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run model code that comes with the model.")
     ] = False,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="The most tokens a dialogue may hold, e.g. 32k; above the model's own limit, it warns."
+        ),
+    ] = None,
 ) -> ModelOptions:
     """Which model, and how it is loaded."""
-    return ModelOptions(model, dtype, device, quant, trust_remote_code)
+    most = None if context is None else length("--context", context)
+    return ModelOptions(model, dtype, device, quant, trust_remote_code, most)
 
 
 def sampling_flags(

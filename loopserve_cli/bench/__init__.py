@@ -20,6 +20,9 @@ def run_turns(options: TurnsOptions) -> int:
     """
     from rich.console import Console
 
+    from loopserve_cli.engine.names import require
+
+    require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
     console = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:

@@ -135,26 +135,23 @@ def bytes_of(layers: Iterable[Any]) -> tuple[int, int]:
 
 def load_rival(options: ModelOptions, loaded: LoadedModel) -> Any:
     """The model as transformers itself runs it: same weights, dtype, quantisation and devices, SDPA, no stop ids."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    from loopserve_cli.engine.load_errors import ReadableErrors
-    from loopserve_cli.engine.loader import quantisation, read_config, resolve
+    from loopserve_cli.engine.gguf import opened
+    from loopserve_cli.engine.loader import read_config
     from loopserve_cli.engine.random_model import random_model
+    from loopserve_cli.engine.sources import resolve
+    from loopserve_cli.engine.weights import read_model
 
-    source, dtype = resolve(options.model), loaded.model.dtype
+    dtype = loaded.model.dtype
     model: Any
-    if random_shape(options.model) is not None:
-        model = random_model(read_config(source, options), dtype, loaded.device, "sdpa")
-    else:
-        with ReadableErrors(options.model):
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                quantization_config=quantisation(options.quant, dtype),
-                trust_remote_code=options.trust_remote_code,
-                device_map=getattr(loaded.model, "hf_device_map", None) or {"": str(loaded.device)},
-            )
+    with opened(resolve(options.model)) as source:
+        config = read_config(source, options)
+        if random_shape(options.model) is not None:
+            model = random_model(config, dtype, loaded.device, "sdpa")
+        else:
+            devices = getattr(loaded.model, "hf_device_map", None) or {"": str(loaded.device)}
+            model = read_model(source, config, dtype, devices, options, "sdpa")
     model.eval()
     model.generation_config = GenerationConfig(pad_token_id=0)
     return model

@@ -87,13 +87,16 @@ def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
     """The model on its engine, with a line that says how far loading is."""
     with quiet_keyboard(), err.status(Text(f"loading {options.model.model}")) as status:
+        from loopserve_cli.engine.names import require
+
+        require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
         from loopserve_cli.engine.engine import Engine
         from loopserve_cli.engine.loader import load
 
-        loaded = load(options.model, lambda line: status.update(Text(line)))
-        return Conversation(
-            Engine(loaded, options.profile), options.system, warn=warning(err), special_tokens=options.special_tokens
-        )
+        warn = warning(err)
+        loaded = load(options.model, lambda line: status.update(Text(line)), warn)
+        engine = Engine(loaded, options.profile)
+        return Conversation(engine, options.system, warn=warn, special_tokens=options.special_tokens)
 
 
 def open_transcript(session: Session, options: ChatOptions, past: Past | None, by_default: bool) -> None:

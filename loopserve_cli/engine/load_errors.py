@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from json import JSONDecodeError
-from pathlib import Path
 from textwrap import shorten
 
-from loopserve_cli.errors import ModelError
+from loopserve_cli.engine.hub import not_here, offline
+from loopserve_cli.engine.sources import resolve
+from loopserve_cli.errors import LoopserveError, ModelError
 
 
 class ReadableErrors:
@@ -29,17 +29,10 @@ class ReadableErrors:
         if isinstance(error, GatedRepoError):
             raise ModelError(f"{self.name} is gated: accept its terms on the hub, then `hf auth login`") from error
         first = shorten(str(error), 320, placeholder=" ...")
-        offline = isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError)
-        if offline or (isinstance(error, OSError) and not Path(self.name).is_dir() and self.name != "demo"):
-            cached = (
-                "HF_HUB_OFFLINE is set"
-                if os.environ.get("HF_HUB_OFFLINE")
-                else "the hub cannot be reached or has no such model"
-            )
-            raise ModelError(
-                f"{self.name} is not in the local cache, and {cached}; check the name, or run "
-                f"`hf download {self.name}` where there is a network and copy the folder here"
-            ) from error
+        unreachable = isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | ConnectionError)
+        if unreachable or (isinstance(error, OSError) and from_hub(self.name)):
+            why = "HF_HUB_OFFLINE is set" if offline() else "the hub cannot be reached or has no such model"
+            raise ModelError(not_here(self.name, why)) from error
         damaged = damaged_file(error)
         if damaged is not None:
             raise ModelError(f"{self.name}: cannot be loaded: {damaged} is damaged ({first}); copy it again") from error
@@ -47,6 +40,14 @@ class ReadableErrors:
             raise ModelError(f"{self.name}: cannot be loaded: one of its files lacks {first}; copy it again") from error
         if isinstance(error, OSError | ValueError | ImportError):
             raise ModelError(f"{self.name}: cannot be loaded: {first}") from error
+
+
+def from_hub(name: str) -> bool:
+    """Whether a model has to be fetched from the hub."""
+    try:
+        return resolve(name).on_hub
+    except LoopserveError:
+        return False
 
 
 def damaged_file(error: BaseException) -> str | None:

@@ -1,23 +1,27 @@
-"""Models by hub name, local folder, "demo" or "random:NAME": onto one device, or several when one is too small."""
+"""Models from where their name says they are: onto one device, or several when one is too small."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import attention
+from loopserve_cli.engine.adapters import check_vocabulary
+from loopserve_cli.engine.context import context_limit
+from loopserve_cli.engine.gguf import complete_config, opened
+from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.known_checks import checked
-from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
+from loopserve_cli.engine.sources import Source, resolve
+from loopserve_cli.engine.weights import errors_of, read_model
 from loopserve_cli.errors import ModelError
 from loopserve_cli.shapes import random_shape
 
@@ -43,8 +47,14 @@ class LoadedModel:
     identity: Identity | None = None
 
 
-def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None) -> LoadedModel:
+def load(
+    options: ModelOptions,
+    progress: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] | None = None,
+) -> LoadedModel:
     """Load a model and its tokenizer, or make a random one; `progress` is told each step.
+
+    `warn` is told what the user should know and may go on with; by default `progress` is.
 
     Raises ModelError, in one line, for everything a user can mend: a missing folder or download, an
     architecture without exchangeable attention, a missing device, too little memory.
@@ -52,12 +62,22 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    source = resolve(options.model)
+    with opened(resolve(options.model), progress) as source:
+        return load_from(source, options, progress, warn or progress)
+
+
+def load_from(
+    source: Source, options: ModelOptions, progress: Callable[[str], None], warn: Callable[[str], None]
+) -> LoadedModel:
+    """As `load`, from where the files are."""
     device = pick_device(options.device)
     progress(f"reading {options.model}")
     config = read_config(source, options)
     check_architecture(config, options)
+    limit = context_limit(config, options.context, options.model, warn)
     tokenizer = read_tokenizer(source, options)
+    if source.gguf and (split := unknown_split(source)) is not None:
+        warn(f"{options.model} splits text as {split} does, which transformers takes for GPT-2's way: ids may be wrong")
     dtype = pick_dtype(options.dtype, device, config)
     needed = weight_bytes(config, dtype, options)
     attention.register()
@@ -65,6 +85,10 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
         placement = place(options, device, needed)
         progress(f"loading {options.model}: {needed / 2**30:.2f} GiB on {device}")
         model = read_model(source, config, dtype, placement, options)
+        if source.adapter is not None:
+            check_vocabulary(model, tokenizer, options.model)
+        if source.gguf:
+            model.generation_config.eos_token_id = end_ids(source, tokenizer)
     else:
         place(replace(options, device=str(device)), device, needed)  # one device, never spread
         progress(f"making {options.model}: {needed / 2**30:.2f} GiB on {device}; its answers mean nothing")
@@ -74,14 +98,13 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
     identity = identify(model, tokenizer, options.model, options.quant) if options.quant else None
     handover = checked(model, layers, options.model, options.quant)
-    text = config.get_text_config()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         name=options.model,
         device=model.get_input_embeddings().weight.device,
         layers=layers,
-        context_limit=getattr(text, "max_position_embeddings", None),
+        context_limit=limit,
         stop_ids=stop_ids(model, tokenizer),
         quant=options.quant,
         handover=handover,
@@ -89,68 +112,37 @@ def load(options: ModelOptions, progress: Callable[[str], None] = lambda _: None
     )
 
 
-def read_model(
-    source: str, config: PreTrainedConfig, dtype: torch.dtype, placement: dict[str, str] | str, options: ModelOptions
-) -> PreTrainedModel:
-    """The model with its weights as they were saved, and our attention."""
-    from transformers import AutoModelForCausalLM
-
-    with ReadableErrors(options.model):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention.ATTENTION_NAME,
-            quantization_config=quantisation(options.quant, dtype),
-            trust_remote_code=options.trust_remote_code,
-            device_map=placement,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told in our words below
-        )
-    check_weights(report, options)
-    return model
-
-
-def resolve(name: str) -> str:
-    """A folder for "demo" and for paths, else the hub name; raises ModelError when a folder is not there.
-
-    A random model speaks the demo model's language: its tokenizer and chat template are read from there.
-    """
-    if name == "demo" or random_shape(name) is not None:
-        return str(demo_model_folder())
-    path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or path.exists() or name.count("/") > 1
-    if not looks_local:
-        return name
-    if not path.is_dir():
-        raise ModelError(f"no model folder {name!r}; give a folder with config.json, a hub name, or demo")
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{name}: no config.json in this folder, so it is no transformers model")
-    return str(path)
-
-
-def read_config(source: str, options: ModelOptions) -> PreTrainedConfig:
+def read_config(source: Source | str, options: ModelOptions) -> PreTrainedConfig:
     """The model's configuration, from the folder, the cache or the hub; a random one's from its shape."""
     from transformers import AutoConfig
 
-    with ReadableErrors(options.model):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    source = Source(source) if isinstance(source, str) else source
+    with errors_of(source, options):
+        config = AutoConfig.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
+    if source.gguf:
+        return complete_config(config, source)
     shape = random_shape(options.model)
     return config if shape is None else random_config(shape, config)
 
 
-def read_tokenizer(source: str, options: ModelOptions) -> PreTrainedTokenizerBase:
+def read_tokenizer(source: Source, options: ModelOptions) -> PreTrainedTokenizerBase:
     """The model's tokenizer, which must be able to write a chat."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    folder = Path(source)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "tekken.json")
-    if folder.is_dir() and not any((folder / name).exists() for name in names):
+    if source.adapter is not None and any((source.adapter / name).exists() for name in names):
+        source = Source(str(source.adapter))
+    folder = Path(source.place)
+    if not source.gguf and folder.is_dir() and not any((folder / name).exists() for name in names):
         raise ModelError(
             f"{options.model}: the folder has no tokenizer (tokenizer.json); copy the model's tokenizer there"
         )
-    with ReadableErrors(options.model):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    # A GGUF's is built from the file alone; the automatic class would read the configuration again to find that out.
+    reader = PreTrainedTokenizerFast if source.gguf else AutoTokenizer
+    with errors_of(source, options):
+        tokenizer = reader.from_pretrained(**source.where, trust_remote_code=options.trust_remote_code)
+    if source.gguf:
+        tokenizer = own_vocabulary(tokenizer, source)
     if not tokenizer.chat_template:
         raise ModelError(f"{options.model}: its tokenizer has no chat template; use an instruct or chat model")
     if tokenizer.unk_token == "":  # transformers would look for the id of "", which is unknown, which is "", for ever
@@ -184,30 +176,7 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
 
 def cache_layers(config: PreTrainedConfig) -> int:
     """How many layers keep keys and values: all but the last ones of a model that shares those of earlier layers."""
-    text = config.get_text_config()
     return int(text.num_hidden_layers) - int(getattr(text, "num_kv_shared_layers", None) or 0)
-
-
-def check_weights(report: Mapping[str, Any], options: ModelOptions) -> None:
-    """Refuse weights that do not fill the model: transformers would make up the rest at random."""
-    wrong = sorted(key for key, *_ in report["mismatched_keys"])
-    for problem, names in {"of another shape": wrong, "missing": sorted(report["missing_keys"])}.items():
-        if names:
-            raise ModelError(
-                f"{options.model}: the weights do not belong to config.json: {len(names)} of the tensors are {problem} "
-                f"({names[0]}); copy the model's files again"
-            )
-
-
-def quantisation(quant: str | None, dtype: torch.dtype) -> Any:
-    """Bitsandbytes' configuration for "nf4" and "int8"; None for no quantisation."""
-    if quant is None:
-        return None
-    from transformers import BitsAndBytesConfig
-
-    if quant == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

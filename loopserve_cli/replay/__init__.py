@@ -22,6 +22,9 @@ GATE_FAILED = 3
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
     """Load the model once, under the first profile; raises ModelError."""
+    from loopserve_cli.engine.names import require
+
+    require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
     from loopserve_cli.engine.engine import Engine
     from loopserve_cli.engine.loader import load
 

@@ -21,6 +21,9 @@ def run_decode(options: DecodeOptions) -> int:
     Raises UsageError when a length does not fit into the model's context or a profile cannot be timed, ModelError
     while loading, LoopserveError when memory runs out.
     """
+    from loopserve_cli.engine.names import require
+
+    require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
     from rich.console import Console
 
     from loopserve_cli.bench.contest import check_room

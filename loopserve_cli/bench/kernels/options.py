@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from loopserve_cli.config import length
 from loopserve_cli.errors import UsageError
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -135,14 +136,7 @@ class KernelsOptions:
 
 def lengths(flag: str, text: str) -> tuple[int, ...]:
     """Ascending lengths from "4096,16k"; k is 1,024."""
-    found = set()
-    for word in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,9})(k?)\s*", word)
-        number = int(match[1]) * (1024 if match[2] else 1) if match else 0
-        if not 1 <= number <= 2**24:
-            raise UsageError(f"{flag}: {word.strip()!r} is no length from 1 to {2**24}; write for example 4096,16k")
-        found.add(number)
-    return tuple(sorted(found))
+    return tuple(sorted({length(flag, word, example="4096,16k") for word in text.split(",")}))
 
 
 def row_counts(text: str) -> tuple[int | None, ...]:
