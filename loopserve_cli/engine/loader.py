@@ -176,6 +176,7 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
 
 def cache_layers(config: PreTrainedConfig) -> int:
     """How many layers keep keys and values: all but the last ones of a model that shares those of earlier layers."""
+    text = config.get_text_config()
     return int(text.num_hidden_layers) - int(getattr(text, "num_kv_shared_layers", None) or 0)
 
 
