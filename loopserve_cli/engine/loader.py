@@ -18,6 +18,7 @@ from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.known_checks import checked
+from loopserve_cli.engine.language_part import language_part
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
 from loopserve_cli.engine.sources import Source, resolve
@@ -74,6 +75,7 @@ def load_from(
     progress(f"reading {options.model}")
     config = read_config(source, options)
     check_architecture(config, options)
+    config, source = language_part(config, source, options.model, warn)
     limit = context_limit(config, options.context, options.model, warn)
     tokenizer = read_tokenizer(source, options)
     if source.gguf and (split := unknown_split(source)) is not None:

@@ -24,12 +24,13 @@ class Source:
     """Where a model's files are: `place` is a folder or a name on the hub.
 
     `gguf` are the GGUF files in that folder that hold the model: none, one, or its parts in order. `adapter` is the
-    folder of a LoRA adapter that goes on top.
+    folder of a LoRA adapter that goes on top. With `language_only` just the language model of the files is wanted.
     """
 
     place: str
     gguf: tuple[str, ...] = ()
     adapter: Path | None = None
+    language_only: bool = False
 
     @property
     def on_hub(self) -> bool:

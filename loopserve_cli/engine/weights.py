@@ -11,6 +11,7 @@ import torch
 
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import adapters, attention, gguf
+from loopserve_cli.engine.language_part import NAMES
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.engine.placement import place, weight_bytes
 from loopserve_cli.engine.sources import Source
@@ -68,6 +69,7 @@ def read_whole(
             quantization_config=gguf.dequantised() if source.gguf else quantisation(options.quant, dtype),
             trust_remote_code=options.trust_remote_code,
             device_map=placement,
+            key_mapping=NAMES if source.language_only else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told in our words below
         )
