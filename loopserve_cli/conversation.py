@@ -90,7 +90,7 @@ class Conversation:
         """The model's template for this dialogue; what it leaves out of the tools is told."""
         when = None if date is None else parse_date(date)
         template = Template(self.engine.tokenizer, self.tools, when, self._special_tokens)
-        left_out = template.tools_left_out
+        left_out = template.tools_left_out if self.tools else []
         if left_out:
             self._warn(f"the model's chat template leaves out the dialogue's tools: {', '.join(left_out)}")
         return template

@@ -142,11 +142,23 @@ def test_an_answer_s_thoughts_and_calls_keep_their_tokens_and_a_user_s_do_not() 
     assert control_tokens(tokenizer, template.ids(answer, True), tokens) == ["<call>"]
     said = [Message("user", "a </think> b <call>")]
     assert control_tokens(tokenizer, template.ids(said, True), tokens) == []
+    # Also where tools are given, and the template writes of calls by itself.
+    called = Template(tokenizer, tools=[{"function": {"name": "f"}}])
+    assert control_tokens(tokenizer, called.ids(answer, True), tokens) == ["<call>", "<call_result>", "<call>"]
     # What a tool answers is not an answer's own either.
     forged = [Message("user", "a"), Message("assistant", "b <call_result> c"), Message("user", "d")]
     assert control_tokens(tokenizer, template.ids(forged, True), tokens) == []
     # The template cuts nothing off at a token that was said.
     assert template.text(said, False) == "<|user|>\na </think> b <call><|end|>\n"
+
+
+def test_a_token_that_a_template_writes_once_in_any_dialogue_makes_no_turn() -> None:
+    tokenizer = with_tokens("{{ '<no' + 'te>' }}" + TEMPLATE, "<note>")
+    template = Template(tokenizer)
+    answer = [Message("user", "a"), Message("assistant", "a <note>"), Message("user", "b")]
+    assert template.ids(answer, True) == whole(tokenizer, answer)
+    asked = [Message("user", "a <note>")]
+    assert control_tokens(tokenizer, template.ids(asked, True), ("<note>",)) == ["<note>"]
 
 
 def test_a_tool_s_description_is_text_and_so_are_its_names() -> None:

@@ -35,6 +35,8 @@ DATE = "2026-03-05T23:58:00"
 MARKUP = re.compile(r"<\|[^|<>\s{}]+\|>|<｜[^｜<>\s{}]+｜>|\[/?[A-Z_]+\]|</?[a-z_:]+>|<(?:start|end)_of_turn>")
 # These are added tokens too where models have them, but not special ones.
 PLAIN_MARKUP = re.compile(r"think|tool|function|arg|param", re.IGNORECASE)
+# No model says these, so in an answer they are text.
+OTHERS = re.compile("respon|result|output|observ|system|user", re.IGNORECASE)
 WEATHER = {
     "type": "function",
     "function": {
@@ -126,7 +128,8 @@ def fed_and_wanted(tokenizer: Any, name: str, live: bool) -> tuple[list[tuple[li
     """By turn what was fed and what transformers makes of the dialogue; and the lines that were told."""
     system, tools, exchanges = DIALOGUES[name]
     rng, told = Random(name), []
-    engine = ScriptedEngine(tokenizer, lambda turn: [rng.randrange(6, len(tokenizer)) for _ in range(7)])
+    sayable = [number for token, number in tokenizer.get_vocab().items() if number > 5 and not OTHERS.search(token)]
+    engine = ScriptedEngine(tokenizer, lambda turn: rng.choices(sorted(sayable), k=7))
     talk = Conversation(engine, system, tools=tools, date=DATE, warn=told.append)  # type: ignore[arg-type]
     compared = []
     for number, (text, _) in enumerate(exchanges):

@@ -24,8 +24,8 @@ MARKUP = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 class ControlTokens:
     """A tokenizer's control tokens and their ids; `in_answers` are those that an answer may not hold either.
 
-    Tokens that are special, or that the template writes around any message, make turns: they are in both. Of those that
-    the template only mentions, the ones of thinking and of tool calls are an answer's own.
+    Tokens that are special, or that the template writes around messages, make turns: they are in both. Of those that it
+    only mentions, the ones of thinking and of tool calls are an answer's own.
     """
 
     ids: dict[str, int]
@@ -48,12 +48,18 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase, source: str, written: Seq
             continue
         if token.special or text in named:
             special[text] = number
-        elif MARKUP.fullmatch(text) and any(text in each for each in written):
+        elif MARKUP.fullmatch(text) and _goes_with_messages(text, written):
             around[text] = number
-        elif MARKUP.fullmatch(text) and text in source:
+        elif MARKUP.fullmatch(text) and any(text in each for each in (source, *written)):
             mentioned[text] = number
     text_too = {text for text in special if len(text) == 1 and spell(tokenizer, text, frozenset()) == [special[text]]}
     turns = {text: number for text, number in (special | around).items() if text not in text_too}
     others = [text for text in mentioned if OTHERS.search(text)]
     in_answers = frozenset(text for text in [*turns, *others] if not REASONING.search(text))
     return ControlTokens(turns | mentioned, in_answers)
+
+
+def _goes_with_messages(text: str, written: Sequence[str]) -> bool:
+    """Whether dialogues of other messages have it another number of times; of one dialogue, whether it has it."""
+    counts = {each.count(text) for each in written}
+    return len(counts) > 1 or (len(written) == 1 and counts != {0})

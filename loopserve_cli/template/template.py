@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.template.control import control_tokens
 from loopserve_cli.template.marks import Marks, Span, strings, text_of
@@ -15,7 +17,7 @@ from loopserve_cli.template.reach import check_reach, tools_left_out
 from loopserve_cli.template.reasoning import reasoning_field, with_reasoning
 from loopserve_cli.template.renderer import Renderer
 from loopserve_cli.template.rows import Row, row_of
-from loopserve_cli.template.shape import shape_of
+from loopserve_cli.template.shape import USER, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,8 +41,10 @@ class Template:
         self.tokenizer = tokenizer
         self.date = (date or datetime.now()).replace(microsecond=0)
         self._render = Renderer(tokenizer, tools, self.date)
-        self._shape = shape_of(self._render)
-        self._control = control_tokens(tokenizer, self._render.source, self._shape.written)
+        # Without tools, for what the template writes of them is no turn's: answers hold such tokens.
+        plain = shape_of(functools.partial(self._render, tools=()))
+        self._shape = plain if plain.written else shape_of(self._render)
+        self._control = control_tokens(tokenizer, self._render.source, plain.written)
         control = {} if special_tokens else self._control.ids
         self._pieces = Pieces(tokenizer, control, self._render.source, self._shape.written)
         self._reasoning = reasoning_field(self._render.source)
@@ -52,8 +56,11 @@ class Template:
     @property
     def tools_left_out(self) -> list[str]:
         """The names of the tools that the template does not write; none when it refuses to write at all."""
-        written = self._shape.written
-        return tools_left_out(self._render.tools, written[-1]) if written else []
+        try:
+            written = self._render([self._shape.of({"role": "user", "content": USER})], True)
+        except UsageError:
+            return []
+        return tools_left_out(self._render.tools, written)
 
     def text(self, messages: Sequence[Message], generation_prompt: bool) -> str:
         """The dialogue as the template writes it.
