@@ -187,7 +187,7 @@ def test_demo_that_is_missing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> N
     def missing() -> Path:
         raise ModelError("the demo model is missing")
 
-    monkeypatch.setattr("loopserve_cli.engine.loader.demo_model_folder", missing)
+    monkeypatch.setattr("loopserve_cli.engine.sources.demo_model_folder", missing)
     check = report.demo_check()
     assert (check.status, check.found) == ("problem", "does not answer: the demo model is missing")
 

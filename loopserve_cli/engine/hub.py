@@ -60,7 +60,10 @@ def is_whole(folder: Path) -> bool:
             return True
         index = folder / f"{kind}.index.json"
         if index.exists():
-            files = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+            try:
+                files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, AttributeError, TypeError):
+                return True  # a damaged one is told when it is loaded
             return all((folder / file).exists() for file in files)
     return False
 
