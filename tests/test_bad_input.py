@@ -343,7 +343,9 @@ CASES = {
         "replay strange.json",
         1,
         "strange.json:1: unknown format (an object with 'prompt'); supported are loopserve, SCBench, "
-        "LoopServe benchmark, ShareGPT, OpenAI messages, aiperf, vLLM multi-turn",
+        "LoopServe benchmark, LongMemEval, MultiChallenge, OASST, ChatGPT, Claude, Open-WebUI, llm logs, LoCoMo, "
+        "ShareGPT, WildChat, OpenAI messages, MT-Bench-101, MT-Bench, aiperf, Ollama, OpenAI Responses, "
+        "vLLM multi-turn, LMSYS-Chat",
     ),
     "replay: a line of 10 MB, not closed": Case(
         "replay huge-broken.jsonl",

@@ -15,9 +15,9 @@ HEADER = '{"loopserve": 1, "model": "demo", "profile": "full", "created": null}'
 USER = '{"role": "user", "content": "Hello."}'
 ANSWER = '{"role": "assistant", "content": "Hi."}'
 SUPPORTED = (
-    "supported are loopserve, SCBench, LoopServe benchmark, LongMemEval, MultiChallenge, OASST trees, OASST messages, "
-    "ChatGPT export, Claude export, Open-WebUI export, llm logs, LoCoMo, ShareGPT, WildChat, OpenAI messages, "
-    "MT-Bench-101, MT-Bench, aiperf, Ollama generate, OpenAI Responses, vLLM multi-turn, LMSYS-Chat, Ollama requests"
+    "supported are loopserve, SCBench, LoopServe benchmark, LongMemEval, MultiChallenge, OASST, ChatGPT, Claude, "
+    "Open-WebUI, llm logs, LoCoMo, ShareGPT, WildChat, OpenAI messages, MT-Bench-101, MT-Bench, aiperf, Ollama, "
+    "OpenAI Responses, vLLM multi-turn, LMSYS-Chat"
 )
 
 

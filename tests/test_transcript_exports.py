@@ -21,7 +21,7 @@ def read(tmp_path: Path, document: Any, told: list[str] | None = None) -> list[D
 
 
 def lost(tmp_path: Path, fields: str) -> str:
-    return f"{tmp_path / 'conversations.json'}: left out, since it cannot be part of a prompt of text: {fields}"
+    return f"{tmp_path / 'conversations.json'}: left out of the prompts: {fields}"
 
 
 def node(parent: str | None, children: list[str], role: str = "", **message: Any) -> dict[str, Any]:
@@ -80,6 +80,13 @@ def test_chatgpt_leaves_out_what_was_not_shown_and_names_what_shaped_the_prompt(
         assert name in told[0]
 
 
+def test_what_was_spoken_to_chatgpt_is_text(tmp_path: Path) -> None:
+    parts = [{"content_type": "audio_transcription", "text": "Name a sea."}, {"content_type": "audio_asset_pointer"}]
+    spoken = {"content_type": "multimodal_text", "parts": parts}
+    (dialogue,) = read(tmp_path, chatgpt({"q": node(None, [], "user", content=spoken)}, "q"))
+    assert turns(dialogue) == ["u Name a sea."]
+
+
 def test_a_chat_with_a_picture_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
     parts = {"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "What is it?"]}
     told: list[str] = []
@@ -129,6 +136,7 @@ def test_claude(tmp_path: Path) -> None:
         tmp_path,
         claude(
             {**asked, "attachments": [notes], "files": [{"file_name": "map.png"}]},
+            {"sender": "assistant", "text": "A tool was used.", "content": blocks[2:4]},
             {"sender": "assistant", "text": "This block is not supported.", "content": blocks},
             {"sender": "human", "text": "Thanks."},
         ),

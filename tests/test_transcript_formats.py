@@ -66,8 +66,9 @@ CASES: dict[str, tuple[Any, dict[str, list[str]]]] = {
         [
             {"question_id": 7, "category": "humanities", "turns": ["Name a sea.", "And a bay?"]},
             {"question_id": 8, "turns": ["Count to two.", "On."], "reference": ["1, 2", "3"]},
+            {"prompt_id": 9, "prompt": ["Sing.", "Louder."], "reference": []},
         ],
-        {"7": ["u Name a sea.", "u And a bay?"], "8": ["u Count to two.", "u On."]},
+        {"7": ["u Name a sea.", "u And a bay?"], "8": ["u Count to two.", "u On."], "9": ["u Sing.", "u Louder."]},
     ),
     "MT-Bench-101": (
         {"task": "CM", "id": 4, "history": [{"user": "Where?", "bot": "Here."}, {"user": "Why?", "bot": "So."}]},
@@ -260,8 +261,7 @@ def test_questions_of_locomo_without_an_answer_are_named(tmp_path: Path) -> None
     (dialogue,) = read(tmp_path, {"session_1": [{"speaker": "Ann", "text": "Hi."}], "qa": qa}, told)
     assert turns(dialogue) == ["u Ann: Hi.\n\nWho?", "a Bo"]
     assert told == [
-        f"{tmp_path / 't.jsonl'}: left out, since it cannot be part of a prompt of text: "
-        "questions without an answer (in 1 of 1 dialogues)"
+        f"{tmp_path / 't.jsonl'}: left out of the prompts: questions without an answer (in 1 of 1 dialogues)"
     ]
 
 

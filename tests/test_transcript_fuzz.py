@@ -63,7 +63,7 @@ def mutated(record: Any, rng: random.Random) -> Any:
     return record
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_nothing_but_an_error_of_one_line(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     path, again = tmp_path / "t.jsonl", tmp_path / "again.jsonl"
@@ -86,4 +86,4 @@ def test_nothing_but_an_error_of_one_line(seed: int, tmp_path: Path) -> None:
         for line in told:
             assert "\n" not in line
             line.encode()
-    assert min(outcomes.values()) > 50
+    assert min(outcomes.values()) > 25

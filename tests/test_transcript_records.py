@@ -113,6 +113,12 @@ def test_an_id_only_names(id: Any, name: str, tmp_path: Path) -> None:
     assert read(tmp_path, {"loopserve": 1, "id": id}, *PAIR, {"loopserve": 1}, *PAIR)[0].id == name
 
 
+def test_thousands_of_one_id_cost_little(tmp_path: Path) -> None:
+    found = read(tmp_path, *[{"id": "x", **GOOD}] * 20_000, {"id": "x#3", **GOOD})
+    assert [d.id for d in found[:3]] == ["x", "x#2", "x#3"]
+    assert (found[-2].id, found[-1].id) == ("x#20000", "x#3#2")
+
+
 # -- beside the messages
 
 
@@ -133,9 +139,7 @@ def test_a_second_system_prompt_is_named(tmp_path: Path) -> None:
     rows = [{"messages": [first, *PAIR], "system": text} for text in ("Speak Greek.", "Speak Latin.")]
     found = read(tmp_path, *rows, told=told)
     assert [d.messages[0].content for d in found] == ["Speak Latin.", "Speak Latin."]
-    assert told == [
-        f"{tmp_path / 't.jsonl'}: left out, since it cannot be part of a prompt of text: system (in 1 of 2 dialogues)"
-    ]
+    assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: system (in 1 of 2 dialogues)"]
 
 
 @pytest.mark.parametrize(

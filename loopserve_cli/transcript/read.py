@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +150,14 @@ def _named(found: list[Found], stem: str) -> list[Dialogue]:
     """The dialogues with unique ids."""
     dialogues = []
     taken: set[str] = set()
+    copies: Counter[str] = Counter()
     for number, one in enumerate(found, 1):
         name = one.id or (stem if len(found) == 1 else f"{stem}-{number}")
         name = f"{name}/{one.label}" if one.label else name
-        copies = (f"{name}#{copy}" for copy in count(2))
-        unique = next(n for n in chain([name], copies) if n not in taken)
+        unique = name
+        while unique in taken:
+            copies[name] += 1
+            unique = f"{name}#{copies[name] + 1}"
         taken.add(unique)
         dialogues.append(Dialogue(unique, tuple(one.messages), str(one.place), one.tools, one.date))
     return dialogues

@@ -57,7 +57,7 @@ def lost_line(file: str, lost: Sequence[Iterable[str]]) -> str | None:
     if not counts:
         return None
     fields = ", ".join(f"{name} (in {count:,} of {len(lost):,} dialogues)" for name, count in counts.most_common())
-    return f"{file}: left out, since it cannot be part of a prompt of text: {fields}"
+    return f"{file}: left out of the prompts: {fields}"
 
 
 def _listed(places: Sequence[Place]) -> str:

@@ -17,7 +17,7 @@
 | WildChat, LMSYS-Chat | conversation | `{"conversation": [{"role", "content"}]}` |
 | OpenAI messages, vLLM, Ollama | messages | `{"id"?, "messages": [{"role", "content"}], "tools"?}` |
 | MT-Bench-101 | history, of user and bot | `{"task", "id", "history": [{"user", "bot"}]}` |
-| MT-Bench | turns, of text | `{"question_id", "turns": ["..."]}`: questions only |
+| MT-Bench | turns or prompt, of text | `{"question_id", "turns": ["..."]}`: questions only |
 | aiperf | turns, session_id | `{"session_id"?, "turns": [{"text"}]}` or `{"session_id", "text"}`: questions only |
 | Ollama generate | model, prompt | `{"model", "prompt", "system"?, "response"?}` |
 | OpenAI Responses | input | `{"model", "instructions"?, "input": [{"role", "content"}]}` |
@@ -29,21 +29,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopserve_cli.transcript.formats import benchmarks, exports, memory, plain, trees
+from loopserve_cli.transcript.formats import benchmarks, llm_logs, memory, plain, trees
 from loopserve_cli.transcript.formats.chatgpt import chatgpt
+from loopserve_cli.transcript.formats.claude import claude
 from loopserve_cli.transcript.formats.found import Format, Record, has, has_kind, one
+from loopserve_cli.transcript.formats.open_webui import open_webui
 
 FORMATS = (
     Format("SCBench", "multi_turns", has("multi_turns"), one(benchmarks.scbench)),
     Format("LoopServe benchmark", "multi_turn", has("multi_turn"), benchmarks.loopserve_benchmark),
     Format("LongMemEval", "haystack_sessions", has("haystack_sessions"), one(memory.longmemeval)),
     Format("MultiChallenge", "CONVERSATION", has("CONVERSATION"), one(plain.multichallenge)),
-    Format("OASST trees", "prompt", trees.is_oasst_tree, one(trees.oasst_tree)),
-    Format("OASST messages", "text", has("message_id", "parent_id"), trees.oasst_messages, trees.tree_of),
-    Format("ChatGPT export", "mapping", has_kind("mapping", dict), one(chatgpt)),
-    Format("Claude export", "chat_messages", has("chat_messages"), one(exports.claude)),
-    Format("Open-WebUI export", "chat", has_kind("chat", dict), one(exports.open_webui)),
-    Format("llm logs", "prompt", exports.is_llm_log, exports.llm_logs, exports.conversation_of),
+    Format("OASST", "prompt", trees.is_oasst_tree, one(trees.oasst_tree)),
+    Format("OASST", "text", has("message_id", "parent_id"), trees.oasst_messages, trees.tree_of),
+    Format("ChatGPT", "mapping", has_kind("mapping", dict), one(chatgpt)),
+    Format("Claude", "chat_messages", has("chat_messages"), one(claude)),
+    Format("Open-WebUI", "chat", has_kind("chat", dict), one(open_webui)),
+    Format("llm logs", "prompt", llm_logs.is_llm_log, llm_logs.llm_logs, llm_logs.conversation_of),
     Format("LoCoMo", "session_1", memory.is_locomo, one(memory.locomo)),
     Format("ShareGPT", "conversations", has("conversations"), one(plain.sharegpt)),
     Format("WildChat", "conversation", has("conversation"), one(plain.conversation)),
@@ -52,10 +54,10 @@ FORMATS = (
     Format("MT-Bench", "turns", benchmarks.is_mt_bench, one(benchmarks.mt_bench)),
     Format("aiperf", "turns", has("turns"), benchmarks.aiperf, benchmarks.session_of),
     Format("aiperf", "turns", has("session_id"), benchmarks.aiperf, benchmarks.session_of),
-    Format("Ollama generate", "prompt", has("model", "prompt"), one(plain.generate)),
+    Format("Ollama", "prompt", has("model", "prompt"), one(plain.generate)),
     Format("OpenAI Responses", "input", plain.is_responses, one(plain.responses)),
 )
-NAMES = ("loopserve", *dict.fromkeys(form.name for form in FORMATS), "vLLM multi-turn", "LMSYS-Chat", "Ollama requests")
+NAMES = ("loopserve", *dict.fromkeys(form.name for form in FORMATS), "vLLM multi-turn", "LMSYS-Chat")
 
 
 def format_of(record: Any) -> Format | None:

@@ -38,18 +38,21 @@ def session_of(record: Record) -> str | None:
 
 
 def mt_bench(record: Record, place: Place) -> Found:
-    """MT-Bench's question.jsonl (arXiv 2306.05685): questions without answers; a `reference` is none that was given."""
-    turns = as_list(need(record, "turns", place, "every record needs it"), "turns", place)
+    """MT-Bench's question.jsonl (arXiv 2306.05685): questions without answers; a `reference` is none that was given.
+
+    The copy that Hugging Face keeps names the turns `prompt`.
+    """
+    name = "turns" if "turns" in record else "prompt"
+    turns = as_list(need(record, name, place, "every record needs turns"), name, place)
     said = [Message("user", as_text(text, f"turn {number}", place)) for number, text in enumerate(turns, 1)]
-    return dialogue(record, said, place, ("question_id",))
+    return dialogue(record, said, place, ("question_id", "prompt_id", "session_id", "id"))
 
 
 def mt_bench_101(record: Record, place: Place) -> Found:
     """MT-Bench-101 (arXiv 2402.14762): turns of user and bot; its ids count through all tasks."""
     said: list[Message] = []
-    for number, value in enumerate(
-        as_list(need(record, "history", place, "every record needs it"), "history", place), 1
-    ):
+    turns = as_list(need(record, "history", place, "every record needs it"), "history", place)
+    for number, value in enumerate(turns, 1):
         where = place.within(f"turn {number}")
         turn = as_object(value, where, "every turn needs user and bot")
         said.append(Message("user", as_text(need(turn, "user", where, "every turn needs it"), "user", where)))
@@ -60,7 +63,7 @@ def mt_bench_101(record: Record, place: Place) -> Found:
 
 def is_mt_bench(record: Record) -> bool:
     """Whether turns are text, or the record is an MT-Bench question."""
-    turns = record.get("turns")
+    turns = record.get("turns", record.get("prompt"))
     return isinstance(turns, list) and ("question_id" in record or (bool(turns) and isinstance(turns[0], str)))
 
 

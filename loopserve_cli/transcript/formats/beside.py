@@ -11,7 +11,8 @@ from loopserve_cli.transcript.formats.rows import REASONING, content_of
 from loopserve_cli.transcript.place import Place, as_id
 from loopserve_cli.transcript.tools import Tools, as_tools
 
-SYSTEM = ("system", "system_prompt", "system_message", "instructions")
+SYSTEM = ("system", "system_prompt", "system_message")
+TOOLS = "messages of tools"
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "documents")
 # A record's fields that would change the prompt, if a model of text could be given them.
 RECORD_FIELDS = (*MEDIA, "chat_template_kwargs")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loopserve_cli.messages import Message, Role
-from loopserve_cli.transcript.formats.beside import dialogue
-from loopserve_cli.transcript.formats.exports import TOOLS
+from loopserve_cli.transcript.formats.beside import TOOLS, dialogue
 from loopserve_cli.transcript.formats.found import Found, Record
 from loopserve_cli.transcript.formats.rows import joined
 from loopserve_cli.transcript.formats.trees import branch_to
@@ -16,10 +15,14 @@ ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assi
 # What the program adds of its own; a recap only says how long was thought.
 INSTRUCTIONS = ("user_editable_context", "model_editable_context")
 RECAP = "reasoning_recap"
+SPOKEN = "audio_transcription"
 
 
 def chatgpt(record: Record, place: Place) -> Found:
-    """From the message that was shown last up to the root. Hidden messages are no part of the dialogue."""
+    """From the message that was shown last up to the root. Hidden messages are no part of the dialogue.
+
+    Uses of tools are left out, and named; what one side says in a row then becomes one message.
+    """
     mapping = as_object(need(record, "mapping", place, "every record needs it"), place, "mapping needs messages")
     said: list[Message] = []
     lost: set[str] = set()
@@ -29,12 +32,10 @@ def chatgpt(record: Record, place: Place) -> Found:
         where = place.within(f"message {len(said) + 1}")
         row = as_object(node["message"], where, "a message needs author and content")
         dropped = _dropped(row)
-        message = _message(row, where) if dropped is None else None
-        if message is not None and message.role == "system" and said and message.content.strip():
-            message, dropped = None, "system"
-        if message is not None and (message.content.strip() or message.reasoning):
-            said.append(message)
-        lost |= {dropped} if dropped else set()
+        if dropped is None:
+            said.append(_message(row, where))
+        elif dropped:
+            lost.add(dropped)
     return dialogue(record, joined(said, place), place, ("conversation_id", "id"), lost)
 
 
@@ -80,18 +81,24 @@ def _message(row: Record, place: Place) -> Message:
     parts = content.get("parts", [content.get("text")])
     if not isinstance(parts, list):
         raise place.error(f"parts must be a list, not {kind(parts)}")
-    return Message(role, "".join(_part(part, place) for part in parts))
+    spoken = any(_part_type(part) == SPOKEN for part in parts)
+    return Message(role, "".join(_part(part, spoken, place) for part in parts))
 
 
-def _part(part: Any, place: Place) -> str:
-    """A part's text; what was spoken has one as well."""
+def _part(part: Any, spoken: bool, place: Place) -> str:
+    """A part's text; the sound of what was spoken has it in a part of its own."""
+    part_type = _part_type(part)
+    if spoken and "audio" in part_type and part_type != SPOKEN:
+        return ""
     if isinstance(part, dict):
-        spoken = part.get("text") if part.get("content_type") in ("text", "audio_transcription") else None
-        if spoken is None:
-            given = shown(str(part.get("content_type")))
-            raise place.error(f"a part is {given}, but only text can be read; remove the part")
-        part = spoken
+        if part_type not in ("text", SPOKEN):
+            raise place.error(f"a part is {shown(part_type)}, but only text can be read; remove the part")
+        part = part.get("text")
     return "" if part is None else as_text(part, "part", place, True)
+
+
+def _part_type(part: Any) -> str:
+    return str(part.get("content_type")) if isinstance(part, dict) else "text"
 
 
 def _thoughts(content: Record, place: Place) -> str:

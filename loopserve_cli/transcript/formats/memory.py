@@ -82,7 +82,8 @@ def _sessions(record: Record, place: Place) -> list[Session]:
     """Each session's date and its turns, in order."""
     talk = record.get("conversation", record)
     if isinstance(talk, list):
-        turns = [as_object(turn, place.within(f"turn {number}"), TURN_NEEDS) for number, turn in enumerate(talk, 1)]
+        rows = enumerate(as_list(talk, "conversation", place), 1)
+        turns = [as_object(turn, place.within(f"turn {number}"), TURN_NEEDS) for number, turn in rows]
         return [(time, list(group)) for time, group in groupby(turns, lambda turn: _text(turn, "timestamp"))]
     talk = as_object(talk, place.within("conversation"), "it needs session_1 and so on")
     numbers = sorted(int(match[1]) for match in map(SESSION.fullmatch, talk) if match and len(match[1]) < 9)

@@ -41,8 +41,9 @@ def multichallenge(record: Record, place: Place) -> Found:
 def responses(record: Record, place: Place) -> Found:
     """A request to OpenAI's Responses API: `input` is text, or messages and what the model thought before them."""
     given = need(record, "input", place, NEEDED)
+    beside = {**record, "system": record.get("instructions")}
     if isinstance(given, str):
-        return dialogue(record, [Message("user", as_text(given, "input", place))], place)
+        return dialogue(beside, [Message("user", as_text(given, "input", place))], place)
     rows: list[Any] = []
     thoughts: list[str] = []
     for number, value in enumerate(as_list(given, "input", place), 1):
@@ -57,7 +58,7 @@ def responses(record: Record, place: Place) -> Found:
             thoughts = []
         else:
             rows.append(item)
-    return dialogue(record, messages(rows, place), place, lost=lost_in(rows))
+    return dialogue(beside, messages(rows, place), place, lost=lost_in(rows))
 
 
 def generate(record: Record, place: Place) -> Found:
