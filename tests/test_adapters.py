@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_one_line(home: Path, tmp_path: Path) -> None:
         "is an adapter of kind PREFIX"
     )
     assert "not found in the base model" in refused(changed(home, tmp_path / "odd", target_modules=["nosuch"]))
+    assert "is an adapter itself" in refused(changed(home, tmp_path / "self", base_model_name_or_path="."))
     half = changed(home, tmp_path / "half")
     weights = load_file(half / "adapter_model.safetensors")
     save_file(dict(list(weights.items())[2:]), half / "adapter_model.safetensors")

@@ -75,7 +75,7 @@ def of_path(path: Path, name: str) -> Source:
         kind = "file" if path.suffix.lower() == ".gguf" else "folder"
         near = did_you_mean(path.name, models_in(path.parent))
         raise ModelError(f"no model {kind} {name!r}; {near or 'give a folder with config.json, a hub name, or demo'}")
-    if (path / "adapter_config.json").is_file() and not any(path.glob("model*.safetensors")):
+    if is_adapter(path):
         return of_adapter(path, name)
     if (path / "config.json").is_file():
         return Source(str(path))
@@ -104,10 +104,16 @@ def of_adapter(folder: Path, name: str) -> Source:
     """A LoRA adapter on its base, whose name may be a path from the adapter's folder."""
     base = base_of(folder, name)
     beside = folder / base
+    here = next((path for path in (beside, Path(base)) if path.exists()), None) or cached_folder(base)
+    if here is not None and is_adapter(here):
+        raise ModelError(f"{name}: its base {base} is an adapter itself; give it the model that one is made for")
     try:
         source = of_path(beside, str(beside)) if beside.exists() else resolve(base)
     except ModelError as error:
         raise ModelError(f"{name}: is an adapter of {base}: {error}") from error
-    if source.adapter is not None:
-        raise ModelError(f"{name}: its base {base} is an adapter itself; give it the model that one is made for")
     return replace(source, adapter=folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and no whole model."""
+    return (folder / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors"))
