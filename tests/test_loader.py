@@ -116,8 +116,8 @@ def test_bad_models_are_refused_in_one_line(folder: Path, tmp_path: Path) -> Non
         str(edited(folder, tmp_path / "encoder", model_type="bert")): "architecture 'bert'",
         str(edited(folder, tmp_path / "recurrent", model_type="mamba")): "does not let its attention be exchanged",
         str(
-            edited(folder, tmp_path / "chunked", layer_types=["full_attention", "chunked_attention"])
-        ): "chunked_attention",
+            edited(folder, tmp_path / "linear", layer_types=["full_attention", "linear_attention"])
+        ): "linear_attention",
     }
     for name, expected in cases.items():
         with pytest.raises(ModelError) as caught:

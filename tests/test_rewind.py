@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import tiny
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from loopserve_cli.config import SamplingOptions
@@ -50,6 +50,8 @@ def ask(talk: Conversation, text: str, most: int, stop_at: int) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
+@example(steps=[("ask", TEXTS[2], 8, 8), ("ask", TEXTS[0], 1, 0), ("ask", TEXTS[0], 1, 0), ("undo",)])
+@example(steps=[("ask", TEXTS[0], 2, 2), ("ask", TEXTS[0], 1, 0), ("ask", TEXTS[0], 1, 0), ("undo",)])
 def test_detours_leave_no_trace(profile: str, tier: str, steps: list[tuple]) -> None:
     if tier == "evict" and profile in ("full", "loopserve-prefill", "adakv"):
         return

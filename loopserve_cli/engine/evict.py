@@ -53,14 +53,14 @@ class Eviction:
         self._starts.append(self._now(tokens))
 
     def rewind(self, tokens: int) -> int:
-        """Return the store to `tokens`, or to where their frozen segment began: before that much it is exact."""
-        frozen = tokens < self._starts[-1].tokens
+        """Return the store to where the segment of token `tokens` began: before that much it is exact.
+
+        Nothing is left of a segment that was half taken back. What was noted of its other half is not what would have
+        been noted without the detour, so it is read anew, and judged by all of it.
+        """
         while tokens < self._starts[-1].tokens:
             self._starts.pop()
         start = self._starts[-1]
-        if not frozen:
-            self._store.rewind(tokens)
-            return tokens
         for layer, held in zip(self._store.layers, start.layers, strict=True):
             layer.length, layer.dropped = held
         return start.tokens
