@@ -261,14 +261,24 @@ class Conversation:
         begin = self._begins.get(turns, len(self.engine.tokens))
         self._begins = {turn: held for turn, held in self._begins.items() if turn < turns}
         if begin < len(self.engine.tokens) and not self.engine.profile.attends_to_everything:
-            self.engine.rewind(begin)
+            self._rewind(begin)
+
+    def _rewind(self, length: int) -> None:
+        """Shorten the engine's store; where turns are frozen, to where the one that holds token `length` began.
+
+        What was noted of a turn's first half is not what is noted of all of it, so judged by that half a detour would
+        leave its trace in what is kept. The turn is read anew.
+        """
+        self.engine.rewind(length)
+        if self.engine.freezes:
+            self.engine.rewind(self.engine.turn_began)
 
     def _roll_back(self, full: list[int]) -> int:
         """Shorten the engine's store to its common prefix with `full`; returns how many tokens went."""
         held = len(self.engine.tokens)
         common = common_prefix(self.engine.tokens, full)
         if common < held:
-            self.engine.rewind(common)
+            self._rewind(common)
             self._begins = {turn: min(begin, common) for turn, begin in self._begins.items()}
         return held - len(self.engine.tokens)
 

@@ -131,6 +131,11 @@ class Engine:
         """Whether what a turn has said is compressed for good when the next begins (tier evict)."""
         return self._held.freezes
 
+    @property
+    def turn_began(self) -> int:
+        """How many tokens came before the turn that is not frozen yet (tier evict); else 0."""
+        return self._held.turn_began
+
     def begin_segment(self) -> None:
         """What is fed from now on is a turn of its own, for a tier that evicts turn by turn."""
         self._held.begin_segment()

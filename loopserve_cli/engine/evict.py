@@ -30,6 +30,11 @@ class Eviction:
         self._store = store
         self._starts = [self._now(0)]
 
+    @property
+    def began(self) -> int:
+        """How many tokens came before the open segment."""
+        return self._starts[-1].tokens
+
     def freeze(self, seen: DecodeTurn, tokens: int) -> None:
         """Compress the open segment by what `seen` noted of it, and open one that begins after `tokens`.
 
@@ -53,14 +58,14 @@ class Eviction:
         self._starts.append(self._now(tokens))
 
     def rewind(self, tokens: int) -> int:
-        """Return the store to where the segment of token `tokens` began: before that much it is exact.
-
-        Nothing is left of a segment that was half taken back. What was noted of its other half is not what would have
-        been noted without the detour, so it is read anew, and judged by all of it.
-        """
+        """Return the store to `tokens`, or to where their frozen segment began: before that much it is exact."""
+        frozen = tokens < self._starts[-1].tokens
         while tokens < self._starts[-1].tokens:
             self._starts.pop()
         start = self._starts[-1]
+        if not frozen:
+            self._store.rewind(tokens)
+            return tokens
         for layer, held in zip(self._store.layers, start.layers, strict=True):
             layer.length, layer.dropped = held
         return start.tokens

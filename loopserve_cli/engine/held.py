@@ -47,6 +47,11 @@ class Held:
         return self._eviction is not None
 
     @property
+    def turn_began(self) -> int:
+        """How many tokens came before the turn that is not frozen yet; 0 where none ever is."""
+        return 0 if self._eviction is None else self._eviction.began
+
+    @property
     def made_otherwise(self) -> list[str]:
         """The names of other profiles under which some of what is stored was computed: its keys are theirs."""
         return [name for policies, name in self.made_under.items() if policies != self._policies]
