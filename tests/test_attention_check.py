@@ -87,11 +87,20 @@ REFUSED = {
     "mllama": "only 3 of its 4 layers keep keys and values",
 }
 
+BIDIRECTIONAL = {"use_bidirectional_attention": True}
+
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_run_is_refused_by_name(kind: str) -> None:
     with pytest.raises(ModelError, match=f"cannot run architecture '{kind}.*': {REFUSED[kind]}; use another model"):
         loaded(kind)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("doge", {"is_moe": True}), ("gemma3_text", BIDIRECTIONAL)])
+def test_a_model_whose_tokens_depend_on_later_ones_is_refused(kind: str, options: dict[str, bool]) -> None:
+    """Doge's mixture of experts routes a token by others, Gemma's embedding models attend to later ones."""
+    with pytest.raises(ModelError, match="its logits depend on which tokens are read at once, by [0-9]+%; use"):
+        loaded(kind, **options)
 
 
 def test_a_model_that_attends_otherwise_is_refused() -> None:
@@ -157,6 +166,14 @@ def test_other_models_are_not_taken_for_known_ones() -> None:
     assert known != known_checks.fingerprint(wider, None)
     assert known != known_checks.fingerprint(model, "nf4")
     assert known != known_checks.fingerprint(model.to(torch.bfloat16), None)
+
+
+def test_other_code_of_a_model_is_not_taken_for_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = tiny_llama()
+    known = known_checks.fingerprint(model, None)
+    (tmp_path / "modeling.py").write_text("changed = True\n")
+    monkeypatch.setattr("inspect.getfile", lambda _: str(tmp_path / "modeling.py"))
+    assert known != known_checks.fingerprint(model, None)
 
 
 @pytest.mark.parametrize("kind", ["deepseek_v3", "gemma4_text", "doge"])
