@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import torch
 from models_table import BOTH, NOWHERE, answer, differing_turn, loaded
 
+from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import known_checks
 from loopserve_cli.engine.attention import ATTENTION_NAME, MASKED_NAME, register
 from loopserve_cli.engine.attention_check import check_attention
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.handover import Handover
-from loopserve_cli.engine.loader import cache_layers
+from loopserve_cli.engine.loader import cache_layers, check_architecture
 from loopserve_cli.errors import ModelError
 from loopserve_cli.profile import load_profile
 
@@ -101,6 +103,17 @@ def test_a_model_whose_tokens_depend_on_later_ones_is_refused(kind: str, options
     """Doge's mixture of experts routes a token by others, Gemma's embedding models attend to later ones."""
     with pytest.raises(ModelError, match="its logits depend on which tokens are read at once, by [0-9]+%; use"):
         loaded(kind, **options)
+
+
+@pytest.mark.parametrize(("context", "refused"), [(None, True), (100, True), (64, False)])
+def test_what_chooses_tokens_beyond_a_length_runs_up_to_it(context: int | None, refused: bool) -> None:
+    config = architectures.configuration("doge", keep_window_size=64)
+    with (
+        pytest.raises(ModelError, match="'doge' attends to 64 tokens .* give --context 64")
+        if refused
+        else nullcontext()
+    ):
+        check_architecture(config, ModelOptions("m", context=context))
 
 
 def test_a_model_that_attends_otherwise_is_refused() -> None:
