@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 import torch
 from models_table import BOTH, NOWHERE, answer, differing_turn, loaded
 
+from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import known_checks
 from loopserve_cli.engine.attention import ATTENTION_NAME, MASKED_NAME, register
 from loopserve_cli.engine.attention_check import check_attention
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.handover import Handover
-from loopserve_cli.engine.loader import cache_layers
+from loopserve_cli.engine.loader import cache_layers, check_architecture
 from loopserve_cli.errors import ModelError
 from loopserve_cli.profile import load_profile
 
@@ -87,11 +89,31 @@ REFUSED = {
     "mllama": "only 3 of its 4 layers keep keys and values",
 }
 
+BIDIRECTIONAL = {"use_bidirectional_attention": True}
+
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_cannot_run_is_refused_by_name(kind: str) -> None:
     with pytest.raises(ModelError, match=f"cannot run architecture '{kind}.*': {REFUSED[kind]}; use another model"):
         loaded(kind)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("doge", {"is_moe": True}), ("gemma3_text", BIDIRECTIONAL)])
+def test_a_model_whose_tokens_depend_on_later_ones_is_refused(kind: str, options: dict[str, bool]) -> None:
+    """Doge's mixture of experts routes a token by others, Gemma's embedding models attend to later ones."""
+    with pytest.raises(ModelError, match="its logits depend on which tokens are read at once, by [0-9]+%; use"):
+        loaded(kind, **options)
+
+
+@pytest.mark.parametrize(("context", "refused"), [(None, True), (100, True), (64, False)])
+def test_what_chooses_tokens_beyond_a_length_runs_up_to_it(context: int | None, refused: bool) -> None:
+    config = architectures.configuration("doge", keep_window_size=64)
+    with (
+        pytest.raises(ModelError, match="'doge' attends to 64 tokens .* give --context 64")
+        if refused
+        else nullcontext()
+    ):
+        check_architecture(config, ModelOptions("m", context=context))
 
 
 def test_a_model_that_attends_otherwise_is_refused() -> None:
@@ -157,6 +179,14 @@ def test_other_models_are_not_taken_for_known_ones() -> None:
     assert known != known_checks.fingerprint(wider, None)
     assert known != known_checks.fingerprint(model, "nf4")
     assert known != known_checks.fingerprint(model.to(torch.bfloat16), None)
+
+
+def test_other_code_of_a_model_is_not_taken_for_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = tiny_llama()
+    known = known_checks.fingerprint(model, None)
+    (tmp_path / "modeling.py").write_text("changed = True\n")
+    monkeypatch.setattr("inspect.getfile", lambda _: str(tmp_path / "modeling.py"))
+    assert known != known_checks.fingerprint(model, None)
 
 
 @pytest.mark.parametrize("kind", ["deepseek_v3", "gemma4_text", "doge"])

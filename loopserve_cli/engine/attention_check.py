@@ -2,7 +2,8 @@
 
 A prompt, two steps and a second prompt go through the engine's own store and attention, and through the model's eager
 attention with transformers' own cache. Where the logits agree the model may run, and how its attention is handed keys
-(`Handover`) is known; where they do not, or something fails on the way, it is refused.
+(`Handover`) is known; where they do not, or something fails on the way, it is refused. So is a model that says
+something else to all of it at once, as one does that attends to later tokens or routes tokens by their neighbours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.handover import Handover, Witness
 from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
+from loopserve_cli.engine.rotary import length_dependence
 from loopserve_cli.engine.store import Store
 from loopserve_cli.errors import LoopserveError, ModelError
 from loopserve_cli.policies.keep.everything import Everything
@@ -51,6 +53,7 @@ def check_attention(model: PreTrainedModel, layers: int) -> AttentionCheck:
     """
     pieces = _pieces(model)
     expected = _own_logits(model, pieces)
+    _require_the_same_at_once(model, pieces, expected)
     why = ""
     for name in (ATTENTION_NAME, MASKED_NAME):
         found = _found(model, layers, pieces, expected, name)
@@ -75,10 +78,26 @@ def _found(model: PreTrainedModel, layers: int, pieces: list[Tensor], expected: 
             ours = _our_logits(model, layers, pieces, handover)
     except Exception as error:
         return _reason(error)
-    off = float((ours - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    off = _off(ours, expected)
     if off <= AGREES.get(model.dtype, AGREES_IN_HALF):
         return handover
     return f"its logits differ from those of transformers' own attention by {off:.0%}"
+
+
+def _off(logits: Tensor, expected: Tensor) -> float:
+    """The relative RMS of a difference."""
+    return float((logits - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+def _require_the_same_at_once(model: PreTrainedModel, pieces: list[Tensor], expected: Tensor) -> None:
+    """Refuse a model that says something else when the pieces are one: then no turn can build on those before."""
+    tokens = torch.cat(pieces, dim=1)
+    lengths = length_dependence(model.config)
+    if lengths is not None and lengths.at_once(tokens.shape[1]):
+        return  # the engine knows what to read again
+    off = _off(_own_logits(model, [tokens]), expected[-1:])
+    if off > AGREES.get(model.dtype, AGREES_IN_HALF):
+        raise ModelError(f"its logits depend on which tokens are read at once, by {off:.0%}")
 
 
 def _reason(error: Exception) -> str:

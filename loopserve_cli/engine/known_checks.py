@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # What decides what is found, beside the model: other code must look again.
-CODE = ("attention.py", "attention_check.py", "handover.py", "masks.py", "model_call.py", "store.py")
+CODE = ("attention.py", "attention_check.py", "handover.py", "masks.py", "model_call.py", "rotary.py", "store.py")
 MOST = 500
 
 
@@ -50,7 +51,8 @@ def checked(model: PreTrainedModel, layers: int, name: str, quant: str | None, f
 def fingerprint(model: PreTrainedModel, quant: str | None) -> str:
     """A model's architecture and sizes, how it is run, and all code that is part of it; its weights do not matter."""
     folder = Path(__file__).parent
-    code = b"".join((folder / name).read_bytes() for name in CODE)
+    files = [*(folder / name for name in CODE), Path(inspect.getfile(type(model)))]  # it may come with the model
+    code = b"".join(file.read_bytes() for file in files)
     facts = [type(model).__qualname__, config_hash(model.config), str(model.dtype), quant, model.device.type]
     return hashlib.sha256(code + json.dumps([facts, versions()]).encode()).hexdigest()[:32]
 

@@ -12,7 +12,7 @@ import torch
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
-from loopserve_cli.engine.context import context_limit
+from loopserve_cli.engine.context import context_limit, own_limit
 from loopserve_cli.engine.gguf import complete_config, opened
 from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
@@ -173,6 +173,13 @@ def check_architecture(config: PreTrainedConfig, options: ModelOptions) -> None:
         raise ModelError(
             f"{options.model}: architecture {config.model_type!r} has layers of kind {', '.join(foreign)}; "
             f"supported are {', '.join(SUPPORTED_LAYERS)}"
+        )
+    # Doge attends to as many of a longer dialogue, chosen by scores so close that rounding decides.
+    chosen, limit = getattr(config, "keep_window_size", None), options.context or own_limit(config)
+    if chosen is not None and (limit is None or limit > chosen):
+        raise ModelError(
+            f"{options.model}: architecture {config.model_type!r} attends to {chosen:,} tokens of longer dialogues, "
+            f"which loopserve cannot choose as transformers does; give --context {chosen}"
         )
 
 
