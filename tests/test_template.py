@@ -71,6 +71,13 @@ def test_whatever_a_template_raises_is_one_line(source: str, reason: str) -> Non
 def test_what_a_template_refuses_is_in_its_own_words_on_one_line() -> None:
     with pytest.raises(UsageError, match="refuses this dialogue: no, not so$"):
         of("{{ raise_exception('no,\n  not so') }}").ids(ASKED, True)
+    with pytest.raises(UsageError, match="refuses this dialogue: it says not why$"):
+        of("{{ raise_exception('') }}").ids(ASKED, True)
+
+
+def test_a_template_that_writes_nothing_is_not_said_to_lack_a_place_for_a_system_prompt() -> None:
+    with pytest.raises(UsageError, match="leaves out or changes what was said"):
+        of("hello").ids(SYSTEM, True)
 
 
 def test_of_several_templates_the_default_is_taken_and_the_one_for_tools_with_tools() -> None:
@@ -114,6 +121,16 @@ def test_content_is_given_as_parts_to_the_roles_whose_template_wants_them(roles:
     assert template.ids(SYSTEM, True) == wanted(template.tokenizer, given)
     for message in SYSTEM:
         assert message.content in template.text(SYSTEM, True)
+
+
+@pytest.mark.parametrize("written", ["m.content", "m.content | tojson"])
+def test_a_list_of_parts_written_as_a_list_is_no_message(written: str) -> None:
+    source = (
+        EACH + "{% if m.role == 'user' %}{% for part in m.content %}{{ part.text }}{% endfor %}"
+        f"{{% else %}}{{{{ {written} }}}}{{% endif %}}<|end|>{{% endfor %}}"
+    )
+    text = of(source).text(SYSTEM, True)
+    assert "type" not in text and all(message.content in text for message in SYSTEM)
 
 
 def test_a_template_that_writes_no_message_is_refused() -> None:

@@ -254,6 +254,9 @@ def test_a_token_that_ends_thoughts_and_begins_the_answer_says_one_and_then_the_
         ("◁think▷", "◁/think▷"),
         ("<|start_thinking|>", "<|end_thinking|>"),
         ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|begin_think|>", "<|end_think|>"),
+        ("<|thinking_start|>", "<|thinking_end|>"),
+        ("[BEGIN_THINK]", "[END_THINK]"),
         ("<|inner_prefix|>", "<|inner_suffix|>"),
     ],
 )
@@ -264,6 +267,15 @@ def test_tags_are_known_by_their_form(opening: str, closing: str) -> None:
         said = f"{opening}\nplan\n{closing}\n\nanswer"
         assert told(stream_of(Case(tokenizer, "", said, "", "")), tokenizer.ids(said)) == ("plan", "answer")
     assert find_markup(MarkedTokenizer(added=("<thinker>", "</article>", "</rethinking_of>"))).splitter is None  # type: ignore[arg-type]
+
+
+def test_a_template_that_only_opens_thoughts_tells_their_tags() -> None:
+    tokenizer = MarkedTokenizer(template="<|assistant|><think>")
+    said = "plan</think>\n\nanswer"
+    assert told(stream_of(Case(tokenizer, "<|assistant|><think>", said, "", "")), tokenizer.ids(said)) == (
+        "plan",
+        "answer",
+    )
 
 
 def test_several_templates_are_read_for_tags() -> None:

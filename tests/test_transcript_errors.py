@@ -16,8 +16,8 @@ USER = '{"role": "user", "content": "Hello."}'
 ANSWER = '{"role": "assistant", "content": "Hi."}'
 SUPPORTED = (
     "supported are loopserve, SCBench, LoopServe benchmark, LongMemEval, MultiChallenge, OASST, ChatGPT, Claude, "
-    "Open-WebUI, llm logs, LoCoMo, ShareGPT, WildChat, OpenAI messages, MT-Bench-101, MT-Bench, aiperf, Ollama, "
-    "OpenAI Responses, vLLM multi-turn, LMSYS-Chat"
+    "Open-WebUI, llm logs, LoCoMo, ShareGPT, WildChat, OpenAI messages, OpenAI Responses, a list of messages, "
+    "MT-Bench-101, MT-Bench, aiperf, Ollama, vLLM multi-turn, LMSYS-Chat"
 )
 
 

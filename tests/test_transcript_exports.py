@@ -54,6 +54,13 @@ def test_chatgpt_gives_the_branch_that_was_shown(tmp_path: Path) -> None:
     assert turns(read(tmp_path, chatgpt(BRANCHED, None))[0]) == ["u Name a sea.", "a The Aral."]
 
 
+def test_chatgpt_names_files_that_were_attached(tmp_path: Path) -> None:
+    told: list[str] = []
+    asked = node(None, [], "user", text="Sum it up.", metadata={"attachments": [{"name": "a.pdf"}]})
+    read(tmp_path, chatgpt({"q": asked}, "q"), told)
+    assert told == [lost(tmp_path, "attachments (in 1 of 1 dialogues)")]
+
+
 def test_chatgpt_leaves_out_what_was_not_shown_and_names_what_shaped_the_prompt(tmp_path: Path) -> None:
     hidden = {"is_visually_hidden_from_conversation": True}
     instructed = {"content_type": "user_editable_context", "user_instructions": "Be brief."}

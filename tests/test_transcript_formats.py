@@ -304,3 +304,20 @@ def test_what_is_wrong_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(TranscriptError) as caught:
         read(tmp_path, record)
     assert str(caught.value) == f"{tmp_path / 't.jsonl'}:1: {expected}"
+
+
+def test_ids_of_a_tree_that_a_table_made_floats_are_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"message_id": 1, "parent_id": None, "message_tree_id": 1, "role": "prompter", "text": "Where?"},
+        {"message_id": 2, "parent_id": 1.0, "message_tree_id": 1, "role": "assistant", "text": "Here."},
+    ]
+    assert [m.content for m in read(tmp_path, rows)[0].messages] == ["Where?", "Here."]
+
+
+def test_a_reply_to_no_message_is_not_passed_over(tmp_path: Path) -> None:
+    rows = [
+        {"message_id": "a", "parent_id": None, "message_tree_id": "a", "role": "prompter", "text": "Where?"},
+        {"message_id": "c", "parent_id": "b", "message_tree_id": "a", "role": "assistant", "text": "Here."},
+    ]
+    with pytest.raises(TranscriptError, match="parent_id 'b' names no message"):
+        read(tmp_path, rows)

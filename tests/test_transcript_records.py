@@ -142,6 +142,63 @@ def test_a_second_system_prompt_is_named(tmp_path: Path) -> None:
     assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: system (in 1 of 2 dialogues)"]
 
 
+@pytest.mark.parametrize("field", ["instruction", "context", "preamble", "available_tools", "files"])
+def test_what_may_belong_to_the_prompt_is_named_where_no_message_says_it(field: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    text = [] if field == "files" else "Where?"  # the first message's text
+    read(tmp_path, {"messages": PAIR, field: ["Speak Latin."]}, {"messages": PAIR, field: text}, told=told)
+    assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: {field} (in 1 of 2 dialogues)"]
+
+
+def test_of_two_system_prompts_beside_the_messages_one_is_named(tmp_path: Path) -> None:
+    told: list[str] = []
+    (found,) = read(tmp_path, {"messages": PAIR, "system": "Speak Latin.", "system_message": "Be brief."}, told=told)
+    assert found.messages[0] == Message("system", "Speak Latin.")
+    assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: system_message (in 1 of 1 dialogues)"]
+
+
+def test_our_own_format_names_what_it_passes_over(tmp_path: Path) -> None:
+    told: list[str] = []
+    rows = [{"loopserve": 1, "system": "Speak Latin."}, {**PAIR[0], "images": ["a.png"]}, PAIR[1]]
+    assert read(tmp_path, *rows, told=told)[0].messages == SAID
+    assert "system (in 1 of 1 dialogues)" in told[0] and "images (in 1 of 1 dialogues)" in told[0]
+
+
+def test_thoughts_in_another_form_than_text_are_named(tmp_path: Path) -> None:
+    told: list[str] = []
+    details = {**PAIR[1], "reasoning_details": [{"text": "A map."}]}
+    read(
+        tmp_path, {"messages": [PAIR[0], details]}, {"messages": [PAIR[0], {**details, "thought": "A map."}]}, told=told
+    )
+    assert told == [f"{tmp_path / 't.jsonl'}: left out of the prompts: reasoning_details (in 1 of 2 dialogues)"]
+
+
+# -- names of others
+
+
+@pytest.mark.parametrize("field", ["dialog", "history", "turns", "chat", "data"])
+def test_a_single_list_of_messages_is_read_under_any_name(field: str, tmp_path: Path) -> None:
+    shared = [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}]
+    found = read(tmp_path, {"id": 7, field: PAIR, "tags": ["a"]}, {field: shared})
+    assert [d.id for d in found] == ["7", "t-2"]
+    assert [d.messages for d in found] == [SAID, SAID]
+
+
+def test_two_lists_of_messages_are_no_dialogue(tmp_path: Path) -> None:
+    with pytest.raises(TranscriptError, match="unknown format .an object with 'chosen', 'rejected'."):
+        read(tmp_path, {"chosen": PAIR, "rejected": PAIR})
+
+
+def test_bare_lists_of_messages_are_dialogues(tmp_path: Path) -> None:
+    assert [d.messages for d in read(tmp_path, PAIR, PAIR)] == [SAID, SAID]
+
+
+@pytest.mark.parametrize("roles", [("User", "Assistant"), ("HUMAN", "AI"), ("human", "bot"), ("user ", "CHATBOT")])
+def test_roles_in_capitals_and_of_others(roles: tuple[str, str], tmp_path: Path) -> None:
+    rows = [{"role": role, "content": row["content"]} for role, row in zip(roles, PAIR, strict=True)]
+    assert read(tmp_path, {"messages": rows})[0].messages == SAID
+
+
 @pytest.mark.parametrize(
     "beside",
     [

@@ -19,15 +19,21 @@ Pair = tuple[str, str]
 
 THOUGHT = r"((?i:[\w:]*(?:think|thinking|thoughts?|reasoning)(?::\w+)?))"
 # The closing tag names its opening. Templates often mention the closing one alone, to cut history at it.
-CLOSING = (
-    (re.compile(rf"</{THOUGHT}>"), "<{}>"),
-    (re.compile(rf"<\|/{THOUGHT}\|>"), "<|{}|>"),
-    (re.compile(rf"\[/{THOUGHT}\]"), "[{}]"),
-    (re.compile(rf"◁/{THOUGHT}▷"), "◁{}▷"),
-    (re.compile(rf"<\|END_{THOUGHT}\|>"), "<|START_{}|>"),
-    (re.compile(rf"<\|end_{THOUGHT}\|>"), "<|start_{}|>"),
-    (re.compile(rf"<\|end_of_{THOUGHT}\|>"), "<|begin_of_{}|>"),
+FORMS = (
+    ("<{}>", "</{}>"),
+    ("<|{}|>", "<|/{}|>"),
+    ("[{}]", "[/{}]"),
+    ("◁{}▷", "◁/{}▷"),
+    ("<|START_{}|>", "<|END_{}|>"),
+    ("<|start_{}|>", "<|end_{}|>"),
+    ("<|begin_{}|>", "<|end_{}|>"),
+    ("<|begin_of_{}|>", "<|end_of_{}|>"),
+    ("<|{}_start|>", "<|{}_end|>"),
+    ("<|{}_begin|>", "<|{}_end|>"),
+    ("[BEGIN_{}]", "[END_{}]"),
 )
+# Templates that open the thoughts may mention this one alone (Olmo 3).
+OPENING = FORMS[0]
 # Tags that are unlike each other: Gemma 4, Apertus, Solar, Apriel, Granite 3.2, Kimi K3.
 ODD_TAGS = (
     ("<|channel>thought", "<channel|>"),
@@ -37,10 +43,11 @@ ODD_TAGS = (
     ("Here is my thought process:", "Here is my response:"),
     ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
 )
-# What an answer may stand between: Hunyuan, Granite 3.3, OpenThinker, Apriel, Kimi K3.
+# What an answer may stand between: Hunyuan, Granite 3.3, Reflection, OpenThinker, Apriel, Kimi K3.
 WRAPPERS = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
+    ("<output>", "</output>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
     ("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
@@ -70,7 +77,7 @@ def find_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
         marked |= vocabulary.special.keys() & set(HARMONY)
         word = vocabulary.written
         return Markup(vocabulary.ids(marked), lambda prompt: HarmonySplitter(word, prompt))
-    thoughts = [*vocabulary.closing(ODD_TAGS), *closed_tags(vocabulary)]
+    thoughts = [*vocabulary.closing(ODD_TAGS), *named_tags(vocabulary)]
     if not thoughts:
         return Markup(vocabulary.ids(marked))
     wrappers = vocabulary.closing(WRAPPERS)
@@ -81,13 +88,19 @@ def find_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
     return Markup(vocabulary.ids(marked), lambda prompt: TagSplitter(pairs, around, parts, prompt))
 
 
-def closed_tags(vocabulary: Vocabulary) -> list[Pair]:
+def named_tags(vocabulary: Vocabulary) -> list[Pair]:
     """The pairs of tags of which at least the closing one is an added token or stands in the template."""
-    found: list[Pair] = []
-    for closing, opening in CLOSING:
+    names: list[tuple[Pair, str]] = []
+    for form in FORMS:
         for text in (*sorted(vocabulary.added), vocabulary.template):
-            found += [(opening.format(tag.group(1)), tag.group()) for tag in closing.finditer(text)]
-    return list(dict.fromkeys(found))
+            names += [(form, name) for name in _names(form[1], text)]
+    names += [(OPENING, name) for name in _names(OPENING[0], vocabulary.template)]
+    return list(dict.fromkeys((opening.format(name), closing.format(name)) for (opening, closing), name in names))
+
+
+def _names(form: str, text: str) -> list[str]:
+    """What stands in tags of a form."""
+    return re.findall(re.escape(form).replace(r"\{\}", THOUGHT), text)
 
 
 @dataclass(frozen=True, slots=True)

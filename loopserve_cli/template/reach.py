@@ -18,22 +18,21 @@ def check_reach(rows: Sequence[Row], written: str) -> None:
     """
     place = 0
     for row in rows:
-        if row["role"] == "assistant":
+        if row["role"] != "user":
             continue
         words = row["content"].strip()
-        if row["role"] == "system" and words not in written:
+        found = written.find(words, place)
+        if found < 0:
             raise UsageError(
-                "the model's chat template has no place for a system prompt, and leaves it out; "
-                "take it away, or say it in the first message"
+                f"the model's chat template leaves out or changes what was said ({_brief(words)}), "
+                "so the model would not be asked that; mend it in the model's folder, or use another model"
             )
-        if row["role"] == "user":
-            found = written.find(words, place)
-            if found < 0:
-                raise UsageError(
-                    f"the model's chat template leaves out or changes what was said ({_brief(words)}), "
-                    "so the model would not be asked that; mend it in the model's folder, or use another model"
-                )
-            place = found + len(words)
+        place = found + len(words)
+    if any(row["role"] == "system" and row["content"].strip() not in written for row in rows):
+        raise UsageError(
+            "the model's chat template has no place for a system prompt, and leaves it out; "
+            "take it away, or say it in the first message"
+        )
 
 
 def tools_left_out(tools: Sequence[Any], written: str) -> list[str]:

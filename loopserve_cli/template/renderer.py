@@ -40,9 +40,11 @@ class Renderer:
         try:
             return self._render(rows, generation_prompt, {"tools": given} if given else {})
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(".")
             if type(error) is TemplateError:
-                raise UsageError(f"the model's chat template refuses this dialogue: {reason}") from None
+                raise UsageError(
+                    f"the model's chat template refuses this dialogue: {reason or 'it says not why'}"
+                ) from None
             if not given and self._renders(rows, generation_prompt, {"tools": []}):
                 raise UsageError(
                     f"the model's chat template fails in a dialogue without tools: {reason}; "

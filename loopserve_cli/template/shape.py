@@ -7,6 +7,7 @@ and write nothing. Which roles they want in parts is found by giving them messag
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def shape_of(render: Render) -> Shape:
     for chosen in _choices():
         shape = Shape(chosen)
         written = _written(render, shape)
-        found = sum(mark in written[0] for mark in MARKS) if written else 0
+        found = sum(_reaches(mark, written[0]) for mark in MARKS) if written else 0
         if found > reached:
             best, reached = Shape(chosen, written), found
         if found == len(MARKS):
@@ -55,6 +56,11 @@ def _choices() -> Iterator[frozenset[str]]:
     yield frozenset(ROLES)
     for count in range(1, len(ROLES)):
         yield from map(frozenset, itertools.combinations(ROLES, count))
+
+
+def _reaches(mark: str, written: str) -> bool:
+    """Whether the template wrote the mark, and not the whole list of parts that it was given."""
+    return mark in written and not re.search(rf"""text['"]:\s*['"]{mark}""", written)
 
 
 def _written(render: Render, shape: Shape) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from loopserve_cli.messages import Dialogue
 from loopserve_cli.transcript.formats import NAMES, Format, format_of
+from loopserve_cli.transcript.formats.beside import lost_beside, lost_in
 from loopserve_cli.transcript.formats.found import Found
 from loopserve_cli.transcript.formats.rows import check_asked, is_message, messages
 from loopserve_cli.transcript.ours import Transcript, parse_transcript, split_dialogues
@@ -67,7 +68,10 @@ def _ours(source: SourceFile, sieve: Sieve, warn: Warn) -> tuple[list[Found], in
             one = parse_transcript(lines)
             check_asked(one.messages, place)
             header = one.header
-            found.append(Found(header.id, one.messages, place, tools=header.tools, date=header.date))
+            lost = lost_beside(header.extra, one.messages) | lost_in(value for _, value in lines[1:])
+            found.append(
+                Found(header.id, one.messages, place, tools=header.tools, date=header.date, lost=frozenset(lost))
+            )
     if cut is not None:
         warn(cut)
     return found, len(dialogues)
@@ -85,7 +89,7 @@ def _finished(source: SourceFile) -> tuple[list[Cell], str | None]:
 
 def _foreign(source: SourceFile, sieve: Sieve) -> tuple[list[Found], int]:
     """The dialogues of a file in another format than ours, and how many records it holds with the bad ones."""
-    cells = _by_name(source.records())
+    cells = _by_name([(place, _record(value)) for place, value in source.records()])
     place, first = cells[0]
     form = _told(cells[:1] if sieve.strict else cells)
     if form is None and is_message(first):
@@ -103,6 +107,11 @@ def _foreign(source: SourceFile, sieve: Sieve) -> tuple[list[Found], int]:
         with sieve.trying([place for place, _ in rows]):
             found += form.read([(place, _object(value, place, needs)) for place, value in rows])
     return found, len(cells)
+
+
+def _record(value: Any) -> Any:
+    """A dialogue that is a bare list of messages, as a record; anything else as it is."""
+    return {"messages": value} if isinstance(value, list) and value and is_message(value[0]) else value
 
 
 def _told(cells: Sequence[Cell]) -> Format | None:

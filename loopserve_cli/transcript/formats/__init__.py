@@ -16,11 +16,12 @@
 | ShareGPT | conversations | `{"id"?, "conversations": [{"from", "value"}]}`, or with role and content |
 | WildChat, LMSYS-Chat | conversation | `{"conversation": [{"role", "content"}]}` |
 | OpenAI messages, vLLM, Ollama | messages | `{"id"?, "messages": [{"role", "content"}], "tools"?}` |
+| OpenAI Responses | input | `{"model", "instructions"?, "input": [{"role", "content"}]}` |
+| a list of messages | the only one | `{"dialog": [{"role", "content"}]}`, whatever its name |
 | MT-Bench-101 | history, of user and bot | `{"task", "id", "history": [{"user", "bot"}]}` |
 | MT-Bench | turns or prompt, of text | `{"question_id", "turns": ["..."]}`: questions only |
 | aiperf | turns, session_id | `{"session_id"?, "turns": [{"text"}]}` or `{"session_id", "text"}`: questions only |
 | Ollama generate | model, prompt | `{"model", "prompt", "system"?, "response"?}` |
-| OpenAI Responses | input | `{"model", "instructions"?, "input": [{"role", "content"}]}` |
 
 The order matters where a record has the fields of two: what is more particular comes first.
 """
@@ -50,12 +51,13 @@ FORMATS = (
     Format("ShareGPT", "conversations", has("conversations"), one(plain.sharegpt)),
     Format("WildChat", "conversation", has("conversation"), one(plain.conversation)),
     Format("OpenAI messages", "messages", has("messages"), one(plain.openai)),
+    Format("OpenAI Responses", "input", plain.is_responses, one(plain.responses)),
+    Format("a list of messages", "one", lambda record: len(plain.message_lists(record)) == 1, one(plain.listed)),
     Format("MT-Bench-101", "history", benchmarks.is_mt_bench_101, one(benchmarks.mt_bench_101)),
     Format("MT-Bench", "turns", benchmarks.is_mt_bench, one(benchmarks.mt_bench)),
     Format("aiperf", "turns", has("turns"), benchmarks.aiperf, benchmarks.session_of),
     Format("aiperf", "turns", has("session_id"), benchmarks.aiperf, benchmarks.session_of),
     Format("Ollama", "prompt", has("model", "prompt"), one(plain.generate)),
-    Format("OpenAI Responses", "input", plain.is_responses, one(plain.responses)),
 )
 NAMES = ("loopserve", *dict.fromkeys(form.name for form in FORMATS), "vLLM multi-turn", "LMSYS-Chat")
 

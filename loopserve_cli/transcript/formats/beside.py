@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from loopserve_cli.messages import Message
@@ -11,13 +11,25 @@ from loopserve_cli.transcript.formats.rows import REASONING, content_of
 from loopserve_cli.transcript.place import Place, as_id
 from loopserve_cli.transcript.tools import Tools, as_tools
 
-SYSTEM = ("system", "system_prompt", "system_message")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction", "systemPrompt", "systemMessage")
 TOOLS = "messages of tools"
 MEDIA = ("images", "image", "videos", "video", "audios", "audio", "documents")
 # A record's fields that would change the prompt, if a model of text could be given them.
-RECORD_FIELDS = (*MEDIA, "chat_template_kwargs")
+RECORD_FIELDS = (*MEDIA, "files", "attachments", "chat_template_kwargs")
+# What may have been a part of the prompt under a name that others use otherwise: lost where no message has its text.
+INSTRUCTIONS = (
+    "instruction",
+    "instructions",
+    "system_instructions",
+    "prompt",
+    "context",
+    "preamble",
+    "persona",
+    "available_tools",
+    "tool_list",
+)
 # The same of a message: some templates write its name.
-MESSAGE_FIELDS = (*MEDIA, "files", "attachments", "name", "tool_call_id")
+MESSAGE_FIELDS = (*MEDIA, "files", "attachments", "name", "tool_calls", "tool_call_id")
 
 
 def dialogue(
@@ -28,15 +40,23 @@ def dialogue(
     A system prompt beside the messages becomes the first of them, unless one stands there already: then it is
     lost, as LLaMA-Factory does. `ids` are the fields that may name the record, `lost` what the format itself loses.
     """
-    missing = {*lost, *(name for name in RECORD_FIELDS if record.get(name))}
+    missing = set(lost)
     field, system = _system(record, place)
     if system is not None:
         if said[0].role != "system":
             said = [Message("system", system), *said]
         elif said[0].content.strip() != system.strip():
             missing.add(field)
+    missing |= lost_beside(record, said) - {field}
     name = next((found for found in (as_id(record.get(field)) for field in ids) if found is not None), None)
     return Found(name, said, place, tools=_tools(record, place), lost=frozenset(missing))
+
+
+def lost_beside(record: Mapping[str, Any], said: Iterable[Message]) -> set[str]:
+    """The fields beside a record's messages that reach no prompt."""
+    text = "\n".join(message.content for message in said)
+    lost = {name for name in RECORD_FIELDS if record.get(name)}
+    return lost | {name for name in (*SYSTEM, *INSTRUCTIONS) if not _stands_in(record.get(name), text)}
 
 
 def lost_in(rows: Iterable[Any]) -> set[str]:
@@ -45,8 +65,17 @@ def lost_in(rows: Iterable[Any]) -> set[str]:
     for row in rows:
         if isinstance(row, dict):
             lost |= {name for name in MESSAGE_FIELDS if row.get(name)}
-            lost |= {name for name in REASONING if row.get(name) and not isinstance(row[name], str)}
+            thoughts = [name for name in REASONING if row.get(name)]
+            if not any(isinstance(row[name], str) for name in thoughts):
+                lost |= set(thoughts)
     return lost
+
+
+def _stands_in(value: Any, text: str) -> bool:
+    """Whether a text, or every one in a list, stands in `text`; numbers and what is empty are no text."""
+    if isinstance(value, list):
+        return all(_stands_in(item, text) for item in value)
+    return value.strip() in text if isinstance(value, str) else not value or isinstance(value, int | float)
 
 
 def _system(record: Record, place: Place) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loopserve_cli.messages import Message, Role
-from loopserve_cli.transcript.formats.beside import TOOLS, dialogue
+from loopserve_cli.transcript.formats.beside import TOOLS, dialogue, lost_in
 from loopserve_cli.transcript.formats.found import Found, Record
 from loopserve_cli.transcript.formats.rows import joined
 from loopserve_cli.transcript.formats.trees import branch_to
@@ -34,6 +34,7 @@ def chatgpt(record: Record, place: Place) -> Found:
         dropped = _dropped(row)
         if dropped is None:
             said.append(_message(row, where))
+            lost |= lost_in([_object(row, "metadata")]) & {"attachments"}
         elif dropped:
             lost.add(dropped)
     return dialogue(record, joined(said, place), place, ("conversation_id", "id"), lost)

@@ -74,6 +74,24 @@ def generate(record: Record, place: Place) -> Found:
     return dialogue(record, said, place, lost=lost)
 
 
+def listed(record: Record, place: Place) -> Found:
+    """A list of messages under a name of its own, such as `dialog` or `history`."""
+    names = message_lists(record)
+    if not names:
+        raise place.error("no field is a list of messages; every message needs role and content")
+    rows = record[names[0]]
+    return dialogue(record, messages(rows, place, SHAREGPT_ROLES), place, lost=lost_in(rows))
+
+
+def message_lists(record: Record) -> list[str]:
+    """The fields that are lists of messages, of role and content or of from and value."""
+    return [name for name, value in record.items() if isinstance(value, list) and value and _is_whole(value[0])]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, dict) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
+
+
 def is_responses(record: Record) -> bool:
     """Whether the record is a request with `input`: a list of objects, or text for a named model."""
     given = record.get("input")

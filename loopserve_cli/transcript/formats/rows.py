@@ -20,9 +20,17 @@ SHAREGPT_ROLES: dict[str, Role] = {
     "chatgpt": "assistant",
     "bing": "assistant",
 }
-# Newer and other names, read everywhere.
-OTHER_ROLES: dict[str, Role] = {"developer": "system", "prompter": "user", "model": "assistant"}
-REASONING = ("reasoning_content", "reasoning", "thinking")
+# Newer and other names, read everywhere, as all are in small letters or capitals.
+OTHER_ROLES: dict[str, Role] = {
+    "developer": "system",
+    "prompter": "user",
+    "human": "user",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
+}
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_text", "reasoning_details")
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning")
 
@@ -49,7 +57,8 @@ def message_of(row: dict[str, Any], place: Place, roles: dict[str, Role] = ROLES
     text, known = ("value", SHAREGPT_ROLES) if name == "from" else ("content", roles)
     needs = f"every message needs {name} and {text}"
     role_name = as_text(need(row, name, place, needs), name, place)
-    role = known.get(role_name) or OTHER_ROLES.get(role_name)
+    plain = role_name.strip().lower()
+    role = known.get(plain) or OTHER_ROLES.get(plain)
     if role is None:
         raise place.error(f"{name} {shown(role_name)} is unknown; use {', '.join(known)}")
     for call in ("tool_calls", "function_call"):
