@@ -14,11 +14,11 @@ import torch
 from models_table import BOTH, NOWHERE, answer, differing_turn, loaded
 
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.engine import known_checks
+from loopserve_cli.engine import attention_check, known_checks
 from loopserve_cli.engine.attention import ATTENTION_NAME, MASKED_NAME, register
 from loopserve_cli.engine.attention_check import check_attention
 from loopserve_cli.engine.engine import Engine
-from loopserve_cli.engine.handover import Handover
+from loopserve_cli.engine.handover import Handover, Witness
 from loopserve_cli.engine.loader import cache_layers, check_architecture
 from loopserve_cli.errors import ModelError
 from loopserve_cli.profile import load_profile
@@ -138,6 +138,27 @@ def test_a_model_that_tells_its_attention_more_is_refused() -> None:
     attention.forward = lambda *given, **named: forward(*given, indices=torch.zeros(1), **named)
     with pytest.raises(ModelError, match="its attention is also told indices, which loopserve does not heed"):
         check_attention(model, layers)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "olmoe", "phimoe"])
+def test_experts_that_flip_in_half_precision_refuse_no_model(kind: str) -> None:
+    """A rounding may choose another expert, and then logits are far off: for some of these models it does."""
+    config = architectures.configuration(kind)
+    for seed in range(6):
+        model = architectures.random_model(config, ATTENTION_NAME, seed).to(torch.bfloat16)
+        assert check_attention(model, cache_layers(config)).implementation == ATTENTION_NAME
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "diffllama", "gemma3n_text"])
+def test_in_half_precision_a_wrong_handover_is_seen(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = architectures.configuration(kind)
+    model = architectures.random_model(config, ATTENTION_NAME).to(torch.bfloat16)
+    monkeypatch.setattr(Witness, "handover", lambda _: Handover())
+    for draw in range(attention_check.DRAWS_IN_HALF):
+        pieces = attention_check._pieces(model, draw)
+        expected = attention_check._own_logits(model, pieces)
+        found = attention_check._found(model, cache_layers(config), pieces, expected, ATTENTION_NAME)
+        assert isinstance(found, str), "so it is not run like this"
 
 
 def tiny_llama() -> tuple[Any, int]:
