@@ -154,7 +154,7 @@ def test_in_half_precision_a_wrong_handover_is_seen(kind: str, monkeypatch: pyte
     config = architectures.configuration(kind)
     model = architectures.random_model(config, ATTENTION_NAME).to(torch.bfloat16)
     monkeypatch.setattr(Witness, "handover", lambda _: Handover())
-    for draw in range(attention_check.DRAWS_IN_HALF):
+    for draw in range(attention_check.DRAWS):
         pieces = attention_check._pieces(model, draw)
         expected = attention_check._own_logits(model, pieces)
         found = attention_check._found(model, cache_layers(config), pieces, expected, ATTENTION_NAME)

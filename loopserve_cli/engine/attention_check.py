@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 # Tokens of the pieces: a prompt, two steps, a prompt after them.
 PIECES = (12, 1, 1, 5)
-# Relative RMS of the logits. In half precision a mixture of experts may choose another one for a token, by chance: what
-# does not agree is looked at with other tokens, for a model that attends otherwise does so with all.
-AGREES = {torch.float32: 1e-2}
-AGREES_IN_HALF = 0.1
-DRAWS_IN_HALF = 5
+# Relative RMS of the logits: in full precision, and where rounding differs with how many tokens are read at once, in half
+# precision or quantised. There a mixture of experts may choose another one for a token, by chance: what does not agree
+# is looked at with other tokens, for a model that attends otherwise does so with all.
+EXACT, ROUNDED = 1e-2, 0.1
+DRAWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def check_attention(model: PreTrainedModel, layers: int) -> AttentionCheck:
     `Store` has a layer for each that the model's own cache has.
     """
     reasons = []
-    for draw in range(1 if model.dtype in AGREES else DRAWS_IN_HALF):
+    for draw in range(DRAWS if _rounds(model) else 1):
         found = _looked(model, layers, _pieces(model, draw))
         if isinstance(found, AttentionCheck):
             model.set_attn_implementation(found.implementation)
@@ -90,9 +90,14 @@ def _found(model: PreTrainedModel, layers: int, pieces: list[Tensor], expected: 
     except Exception as error:
         return _reason(error)
     off = _off(ours, expected)
-    if off <= AGREES.get(model.dtype, AGREES_IN_HALF):
+    if off <= (ROUNDED if _rounds(model) else EXACT):
         return handover
     return f"its logits differ from those of transformers' own attention by {off:.0%}"
+
+
+def _rounds(model: PreTrainedModel) -> bool:
+    """Whether its logits are good for a few percent only."""
+    return model.dtype != torch.float32 or getattr(model.config, "quantization_config", None) is not None
 
 
 def _off(logits: Tensor, expected: Tensor) -> float:
@@ -107,8 +112,11 @@ def _differs_at_once(model: PreTrainedModel, pieces: list[Tensor], expected: Ten
     if lengths is not None and lengths.at_once(tokens.shape[1]):
         return ""  # the engine knows what to read again
     off = _off(_own_logits(model, [tokens]), expected[-1:])
-    agrees = off <= AGREES.get(model.dtype, AGREES_IN_HALF)
-    return "" if agrees else f"its logits depend on which tokens are read at once, by {off:.0%}"
+    return (
+        ""
+        if off <= (ROUNDED if _rounds(model) else EXACT)
+        else f"its logits depend on which tokens are read at once, by {off:.0%}"
+    )
 
 
 def _reason(error: Exception) -> str:
