@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # Tokens of the pieces: a prompt, two steps, a prompt after them.
 PIECES = (12, 1, 1, 5)
-# Relative RMS of the logits: in full precision, and where rounding differs with how many tokens are read at once, in half
-# precision or quantised. There a mixture of experts may choose another one for a token, by chance: what does not agree
+# Relative RMS of the logits: in full precision, and in half precision or quantised, where rounding differs with how many
+# tokens are read at once. There a mixture of experts may choose another one for a token, by chance: what does not agree
 # is looked at with other tokens, for a model that attends otherwise does so with all.
 EXACT, ROUNDED = 1e-2, 0.1
 DRAWS = 5
@@ -112,11 +112,9 @@ def _differs_at_once(model: PreTrainedModel, pieces: list[Tensor], expected: Ten
     if lengths is not None and lengths.at_once(tokens.shape[1]):
         return ""  # the engine knows what to read again
     off = _off(_own_logits(model, [tokens]), expected[-1:])
-    return (
-        ""
-        if off <= (ROUNDED if _rounds(model) else EXACT)
-        else f"its logits depend on which tokens are read at once, by {off:.0%}"
-    )
+    if off <= (ROUNDED if _rounds(model) else EXACT):
+        return ""
+    return f"its logits depend on which tokens are read at once, by {off:.0%}"
 
 
 def _reason(error: Exception) -> str:
