@@ -105,6 +105,15 @@ def test_a_model_whose_tokens_depend_on_later_ones_is_refused(kind: str, options
         loaded(kind, **options)
 
 
+def test_what_cannot_run_quantised_may_run_otherwise() -> None:
+    model, layers = tiny_llama()
+    model.model.forward = lambda **_: 1 / 0
+    with pytest.raises(
+        ModelError, match="'llama' with --quant nf4: it fails .*; leave --quant out, or use another model"
+    ):
+        known_checks.checked(model, layers, "tiny", "nf4", NOWHERE)
+
+
 @pytest.mark.parametrize(("context", "refused"), [(None, True), (100, True), (64, False)])
 def test_what_chooses_tokens_beyond_a_length_runs_up_to_it(context: int | None, refused: bool) -> None:
     config = architectures.configuration("doge", keep_window_size=64)

@@ -126,3 +126,11 @@ print(sorted(set(sys.modules) & {"torch", "transformers"}), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_a_cache_that_cannot_be_read_is_a_row(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cached(hub, "some/model", {"config.json": demo_model_folder() / "config.json"})
+    (hub / "models--some--model" / "refs" / "main").write_bytes(b"\xff\xfe")
+    models = models_of(listed(capsys))
+    assert models["demo"]["problem"] is None
+    assert "cannot be read (UnicodeDecodeError" in models[str(hub)]["problem"]

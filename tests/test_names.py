@@ -81,6 +81,29 @@ def test_what_is_known_is_suggested(place: Path) -> None:
     assert "no model 'an owl'; give a hub name" in refused("an owl")
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "./" + "a" * 5000, "a/" * 3000])
+def test_a_name_too_long_for_a_path_is_told_in_short(name: str, place: Path) -> None:
+    line = refused(name)
+    assert line == f"no model {name[:200]!r}...: File name too long"
+
+
+def test_a_link_that_leads_nowhere_is_not_suggested(place: Path) -> None:
+    (place / "gone.gguf").symlink_to("nowhere.gguf")
+    assert refused("gone.gguf") == "no model file 'gone.gguf'; give a folder with config.json, a hub name, or demo"
+    assert refused(".") == ".: no config.json in this folder, so it is no transformers model"
+
+
+def test_what_was_said_is_not_what_was_meant(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the cache without a revision, or with one that cannot be read, has the name, and no model."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cached(place, "some/model", "config.json")
+    revision = place / "hub" / "models--some--model" / "refs" / "main"
+    for content in (b"", b"\xff\xfe"):
+        revision.write_bytes(content)
+        assert "did you mean" not in (line := refused("some/model"))
+        assert line.startswith("some/model is not in the local cache")
+
+
 def test_the_hub_is_asked_once_for_what_only_it_can_know(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(timeout: float) -> Any:
         raise ConnectionError("no route")

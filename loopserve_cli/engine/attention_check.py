@@ -66,11 +66,11 @@ def check_attention(model: PreTrainedModel, layers: int) -> AttentionCheck:
 def _looked(model: PreTrainedModel, layers: int, pieces: list[Tensor]) -> AttentionCheck | str:
     """How the model can run by these pieces, or why it cannot; raises ModelError where other pieces would not help."""
     expected = _own_logits(model, pieces)
-    why = _differs_at_once(model, pieces, expected)
-    for name in () if why else (ATTENTION_NAME, MASKED_NAME):
+    why = ""
+    for name in (ATTENTION_NAME, MASKED_NAME):
         found = _found(model, layers, pieces, expected, name)
         if isinstance(found, Handover):
-            return AttentionCheck(name, found)
+            return _differs_at_once(model, pieces, expected) or AttentionCheck(name, found)
         why = why or found
     return why
 

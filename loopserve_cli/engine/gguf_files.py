@@ -19,9 +19,14 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == MAGIC
 
 
+def is_file_of_gguf(path: Path) -> bool:
+    """Whether a path is that of a file, there, that is named so; a link may lead nowhere."""
+    return path.suffix.lower() == ".gguf" and path.is_file()
+
+
 def whole_models(folder: Path) -> list[Path]:
     """The GGUF files of a folder, of one in parts its first, without those of an image encoder."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".gguf")
+    files = sorted(file for file in folder.iterdir() if is_file_of_gguf(file))
     parts = {file: PART.fullmatch(file.name) for file in files}
     first = [file for file in files if (part := parts[file]) is None or int(part["number"]) == 1]
     return [file for file in first if not file.name.lower().startswith("mmproj")]

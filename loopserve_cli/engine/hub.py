@@ -34,11 +34,11 @@ def snapshot(name: str) -> Path | None:
     """The folder of a model's newest revision in the cache; None when there is none."""
     folder = cache_folder() / f"models--{name.replace('/', '--')}"
     try:
-        revision = (folder / "refs" / "main").read_text().strip()
-    except OSError:
+        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
         return None
     path = folder / "snapshots" / revision
-    return path if path.is_dir() else None
+    return path if revision and path.is_dir() else None
 
 
 def cached_folder(name: str) -> Path | None:

@@ -43,7 +43,10 @@ def checked(model: PreTrainedModel, layers: int, name: str, quant: str | None, f
         found = check_attention(model, layers)
     except ModelError as error:
         kind = model.config.model_type
-        raise ModelError(f"{name}: loopserve cannot run architecture {kind!r}: {error}; use another model") from None
+        how, other = ("", "use") if quant is None else (f" with --quant {quant}", "leave --quant out, or use")
+        raise ModelError(
+            f"{name}: loopserve cannot run architecture {kind!r}{how}: {error}; {other} another model"
+        ) from None
     _write(file, {**known, key: {"implementation": found.implementation, **found.handover.to_json()}})
     return found.handover
 

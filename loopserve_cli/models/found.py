@@ -48,6 +48,10 @@ def in_cache() -> Iterator[Found]:
         repos = scan_cache_dir(cache_folder()).repos
     except CacheNotFound:
         return
+    except (OSError, ValueError) as error:  # one thing that is not as it should be hides all the others
+        whole = str(cache_folder())
+        yield Found(whole, "hub cache", whole, 0, None, f"cannot be read ({type(error).__name__}: {error})")
+        return
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
         current: Any = repo.refs.get("main")
         if repo.repo_type != "model" or current is None:
