@@ -344,8 +344,8 @@ CASES = {
         1,
         "strange.json:1: unknown format (an object with 'prompt'); supported are loopserve, SCBench, "
         "LoopServe benchmark, LongMemEval, MultiChallenge, OASST, ChatGPT, Claude, Open-WebUI, llm logs, LoCoMo, "
-        "ShareGPT, WildChat, OpenAI messages, MT-Bench-101, MT-Bench, aiperf, Ollama, OpenAI Responses, "
-        "vLLM multi-turn, LMSYS-Chat",
+        "ShareGPT, WildChat, OpenAI messages, OpenAI Responses, a list of messages, MT-Bench-101, MT-Bench, aiperf, "
+        "Ollama, vLLM multi-turn, LMSYS-Chat",
     ),
     "replay: a line of 10 MB, not closed": Case(
         "replay huge-broken.jsonl",

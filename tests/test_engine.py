@@ -14,7 +14,7 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine import engine as engine_module
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
-from loopserve_cli.errors import ContextLimitError, LoopserveError
+from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
 from loopserve_cli.profile import load_profile
 from loopserve_cli.stats import TurnRecord
 
@@ -180,6 +180,14 @@ def test_the_context_limit_refuses_before_feeding_and_ends_an_answer() -> None:
     assert engine.tokens == []
     tokens, record = run(engine, some_ids(4090), max_new_tokens=50)
     assert record.finish_reason == "context" and len(tokens) == 6
+
+
+def test_a_token_that_the_model_does_not_know_is_refused_before_feeding() -> None:
+    engine = new_engine()
+    for refused in (lambda: run(engine, [5, 1024]), lambda: engine.feed([1024, 5])):
+        with pytest.raises(ModelError, match="the model has embeddings for only the first 1,024 tokens"):
+            refused()
+    assert engine.tokens == []
 
 
 def test_sampling_is_seeded_and_warm() -> None:

@@ -119,6 +119,11 @@ def test_the_name_tells_the_format(held: list[Dialogue], name: str, starts: str,
     assert [d.messages for d in read_dialogues(tmp_path / name)] == [d.messages for d in held]
 
 
+def test_a_name_that_promises_a_packed_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="files are written unpacked; leave .gz out of the name"):
+        convert(tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz", "openai")
+
+
 def test_the_format_asked_for_overrides_the_name(tmp_path: Path) -> None:
     save_dialogues(tmp_path / "in", [TALK], "sharegpt")
     assert convert(tmp_path / "in", tmp_path / "out.txt", "vllm") == 1

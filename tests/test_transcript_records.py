@@ -162,6 +162,9 @@ def test_our_own_format_names_what_it_passes_over(tmp_path: Path) -> None:
     rows = [{"loopserve": 1, "system": "Speak Latin."}, {**PAIR[0], "images": ["a.png"]}, PAIR[1]]
     assert read(tmp_path, *rows, told=told)[0].messages == SAID
     assert "system (in 1 of 1 dialogues)" in told[0] and "images (in 1 of 1 dialogues)" in told[0]
+    resumed: list[str] = []
+    resume(tmp_path / "t.jsonl", resumed.append)
+    assert resumed == told
 
 
 def test_thoughts_in_another_form_than_text_are_named(tmp_path: Path) -> None:

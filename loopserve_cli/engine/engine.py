@@ -26,7 +26,7 @@ from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
-from loopserve_cli.errors import ContextLimitError
+from loopserve_cli.errors import ContextLimitError, ModelError
 from loopserve_cli.policies.keep import KeepPolicy
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
@@ -187,6 +187,7 @@ class Engine:
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
+        self._check_known(ids)
         self._check_context(len(ids))
         ids = self._with_stale(ids)
         self._store.reserve(len(self.tokens) + len(ids))
@@ -208,9 +209,11 @@ class Engine:
         Yields `PrefillProgress` per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
         between chunks and between tokens. `submitted` is the `time.perf_counter` stamp TTFT counts from.
         The last token of an answer is not in the store: it is fed with the next turn, which begins with it.
-        Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit.
+        Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit, ModelError for an id
+        that the model does not know.
         """
         assert ids, "a turn needs at least one new token"
+        self._check_known(ids)
         self._check_context(len(ids) + 1)
         watch = Stopwatch(self._gpus, submitted)
         self._stepper.replays = 0
@@ -335,6 +338,16 @@ class Engine:
             "kv_store_host_bytes": self._store.host_bytes,
             "versions": self._versions,
         }
+
+    def _check_known(self, ids: list[int]) -> None:
+        """Refuse a token that the model has no embedding for: a tokenizer may have been given more of them."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if ids and max(ids) >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise ModelError(
+                f"{self.model_name}: its tokenizer has the token {token!r}, but the model has embeddings for only the "
+                f"first {rows:,} tokens; use the tokenizer that the model was made with"
+            )
 
     def _check_context(self, new: int) -> None:
         """Refuse what the model's context cannot hold."""

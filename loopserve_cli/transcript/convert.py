@@ -29,6 +29,8 @@ def convert(
     without answers, else OpenAI messages; .json is ShareGPT. A bad record is left out and `warn` is told, or
     refused where `strict`; `warn` is also told what the target's format has no place for.
     """
+    if target.suffix.lower() == ".gz":
+        raise UsageError(f"{target}: files are written unpacked; leave .gz out of the name")
     if format is not None:
         _check_format(format)
     elif target.suffix.lower() not in (".jsonl", ".json"):

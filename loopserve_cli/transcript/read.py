@@ -51,10 +51,18 @@ def read_dialogues(path: Path | None, warn: Warn = to_stderr, strict: bool = Fal
 def read_transcripts(source: SourceFile, warn: Warn) -> list[Transcript]:
     """The dialogues of a file in our format, finished lines only; raises TranscriptError for anything wrong in it."""
     cells, cut = _finished(source)
-    transcripts = [parse_transcript(lines) for lines in split_dialogues(cells)]
-    if cut is not None:
-        warn(cut)
+    dialogues = split_dialogues(cells)
+    transcripts = [parse_transcript(lines) for lines in dialogues]
+    lost = lost_line(source.place.file, list(map(_lost, transcripts, dialogues)))
+    for line in (cut, lost):
+        if line is not None:
+            warn(line)
     return transcripts
+
+
+def _lost(one: Transcript, lines: Sequence[Cell]) -> frozenset[str]:
+    """What stands in the lines of our own format and reaches no prompt."""
+    return frozenset(lost_beside(one.header.extra, one.messages) | lost_in(value for _, value in lines[1:]))
 
 
 def _ours(source: SourceFile, sieve: Sieve, warn: Warn) -> tuple[list[Found], int]:
@@ -67,11 +75,8 @@ def _ours(source: SourceFile, sieve: Sieve, warn: Warn) -> tuple[list[Found], in
         with sieve.trying([place]):
             one = parse_transcript(lines)
             check_asked(one.messages, place)
-            header = one.header
-            lost = lost_beside(header.extra, one.messages) | lost_in(value for _, value in lines[1:])
-            found.append(
-                Found(header.id, one.messages, place, tools=header.tools, date=header.date, lost=frozenset(lost))
-            )
+            header, lost = one.header, _lost(one, lines)
+            found.append(Found(header.id, one.messages, place, tools=header.tools, date=header.date, lost=lost))
     if cut is not None:
         warn(cut)
     return found, len(dialogues)
