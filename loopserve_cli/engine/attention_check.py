@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 # Tokens of the pieces: a prompt, two steps, a prompt after them.
 PIECES = (12, 1, 1, 5)
-# Relative RMS of the logits: in full precision, and in half precision or quantised, where rounding differs with how many
-# tokens are read at once. There a mixture of experts may choose another one for a token, by chance: what does not agree
-# is looked at with other tokens, for a model that attends otherwise does so with all.
+# Relative RMS of the logits: in full precision, and in half precision or quantised, where rounding differs with how
+# many tokens are read at once. There a mixture of experts may choose another one for a token, by chance: what does not
+# agree is looked at with other tokens, for a model that attends otherwise does so with all.
 EXACT, ROUNDED = 1e-2, 0.1
 DRAWS = 5
 
