@@ -1,8 +1,8 @@
 """What transformers would mask, told to the attention function without a mask in memory.
 
-There is one unpadded sequence, so a mask says one of three things. Causal: no mask at all. A sliding window: a tensor
-of the mask's shape whose every element is the window's width, which takes no memory. Anything else, such as chunks or
-a model's own pattern: the boolean mask itself, rows by keys.
+There is one unpadded sequence, so a mask says one of three things. Causal: no mask at all. A sliding window: its width,
+in a tensor of one element, which costs nothing to make or to move between devices. Anything else, such as chunks or a
+model's own pattern: the boolean mask itself, rows by keys.
 
 A model's mask is the one truth about its windows. Not all of them say it to the attention function as well: Phi-MoE
 and RecurrentGemma have it in the mask alone.
@@ -34,7 +34,7 @@ def told_mask(
     if allow_is_causal_skip and local_size is None and mask_function is causal_mask_function:
         return None
     if allow_is_causal_skip and local_size is not None and _slides(mask_function, local_size):
-        return torch.tensor(local_size).expand(batch_size, 1, q_length, kv_length)
+        return torch.full((batch_size, 1, 1, 1), local_size)
     return whole_mask(
         batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, local_size=local_size, **further
     )
