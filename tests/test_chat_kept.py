@@ -112,6 +112,7 @@ def test_what_was_said_after_saving_is_prefilled(
     dispatch(before, "/save --kv")
     held = len(engine_of(before).tokens)
     before.ask("something more, which is not in the file")
+    before.autosave.close()
     engine = ScriptedEngine("the fourth")
     assert resumed(engine, monkeypatch, "x.jsonl") == 0
     told, prefilled, _ = capsys.readouterr().err.splitlines()
@@ -145,6 +146,7 @@ def test_a_cache_of_another_dialogue_is_not_taken(
     dispatch(talked(), "/save x.jsonl --kv")
     other = make_session("ok", save=Path("y.jsonl"))
     other.ask("hi")
+    other.autosave.close()
     Path("x.kv.safetensors").rename("y.kv.safetensors")
     engine = ScriptedEngine("the third")
     assert resumed(engine, monkeypatch, "y.jsonl") == 0

@@ -121,7 +121,7 @@ def test_resume_of_a_chat_that_said_nothing_yet(tmp_path: Path) -> None:
     assert (header, messages) == (HEADER, [])
 
 
-def test_rewrite_replaces_the_messages_and_keeps_mode_and_link(tmp_path: Path) -> None:
+def test_rewrite_replaces_the_messages_and_keeps_the_link_and_private(tmp_path: Path) -> None:
     real, link = tmp_path / "real.jsonl", tmp_path / "t.jsonl"
     real.touch()
     link.symlink_to(real)
@@ -131,7 +131,7 @@ def test_rewrite_replaces_the_messages_and_keeps_mode_and_link(tmp_path: Path) -
         writer.append(message)
     writer.rewrite(TALK[:3])
     assert link.is_symlink()
-    assert real.stat().st_mode & 0o777 == 0o640
+    assert real.stat().st_mode & 0o777 == 0o600
     assert list(read_dialogues(link)[0].messages) == TALK[:3]
     writer.append(Message("user", "Another way."))
     assert [m.content for m in read_dialogues(link)[0].messages][3:] == ["Another way."]

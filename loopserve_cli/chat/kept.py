@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from pathlib import Path
 
@@ -18,9 +19,42 @@ from loopserve_cli.transcript.write import write_error
 ANSWERS_END = 8
 
 
+ENDING = ".kv.safetensors"
+# In the names of the caches of transcripts that are not called .jsonl, so that no two share one.
+OTHER = ".transcript"
+
+
 def beside(transcript: Path) -> Path:
-    """Where a transcript's cache is: dialogue.kv.safetensors for dialogue.jsonl."""
-    return transcript.with_suffix(".kv.safetensors")
+    """Where a transcript's cache is: talk.kv.safetensors for talk.jsonl, talk.txt.transcript.kv.safetensors else."""
+    stem = transcript.name.removesuffix(".jsonl")
+    plain = stem not in ("", transcript.name) and not stem.endswith(OTHER)
+    return transcript.with_name((stem if plain else transcript.name + OTHER) + ENDING)
+
+
+def found(session: Session, transcript: Path) -> Path:
+    """Its cache, or the one under the name of earlier versions, where the ending of the transcript did not count."""
+    path, old = beside(transcript), transcript.with_suffix(ENDING)
+    if path.exists() or path == old or not old.exists():
+        return path
+    others = [one for one in transcript.parent.glob(glob.escape(transcript.stem) + "*") if one != transcript]
+    sharing = [one for one in others if one != old and one.with_suffix(ENDING) == old]
+    if not sharing:
+        return old
+    session.note(f"{old} may be the cache of {sharing[0]}, so it is not loaded")
+    return path
+
+
+def drop(session: Session, transcript: Path) -> None:
+    """Remove the cache beside a copy that was written anew without one: it is of what was said before."""
+    path = beside(transcript)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        session.warn(f"{path} is of what was said before, but stays: {error.strerror}")
+        return
+    session.note(f"removed {path}, which is of what was said before; add --kv to keep the cache of now")
 
 
 def keep(session: Session, transcript: Path) -> None:
@@ -39,7 +73,7 @@ def keep(session: Session, transcript: Path) -> None:
 
 def feed(session: Session, transcript: Path) -> None:
     """Bring the history into the cache: from the file beside the transcript as far as it fits, the rest by prefill."""
-    path = beside(transcript)
+    path = found(session, transcript)
     loaded = False
     if session.conversation.turns and path.exists():
         try:

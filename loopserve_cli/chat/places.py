@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -18,13 +20,19 @@ def history_file() -> Path:
     return state_folder() / "history"
 
 
+def transcripts_folder() -> Path:
+    """Where the dialogues are that were given no name; not created here."""
+    return state_folder() / "transcripts"
+
+
 def new_transcript(now: datetime | None = None) -> Path:
-    """A file name, not taken yet, for a chat that begins `now`."""
-    folder = state_folder() / "transcripts"
+    """A file name for a chat that begins `now`; it may be taken by when the file is made, so that chooses again."""
     stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
-    path = folder / f"{stamp}.jsonl"
-    number = 2
-    while path.exists():
-        path = folder / f"{stamp}-{number}.jsonl"
-        number += 1
-    return path
+    return next(path for path in numbered(transcripts_folder() / f"{stamp}.jsonl") if not path.exists())
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """The name itself, then as many others as are needed: talk.jsonl, talk-2.jsonl, talk-3.jsonl."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -16,7 +16,7 @@ TAIL_LINES = 4
 
 
 def run_repl(session: Session, prompt: PromptSession[str]) -> int:
-    """Until the user leaves; returns the exit code."""
+    """Until the user leaves; returns the exit code, 1 where the dialogue could not be saved."""
     while not session.closing:
         default, session.next_input = session.next_input, ""
         try:
@@ -32,7 +32,7 @@ def run_repl(session: Session, prompt: PromptSession[str]) -> int:
             session.note("stopped")
         session.note("")
     farewell(session)
-    return 0
+    return 0 if session.autosave.problem is None else 1
 
 
 def handle(session: Session, line: str) -> None:

@@ -23,6 +23,7 @@ from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.transcript.open_file import Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Session:
         self.attachments: list[Attachment] = []
         self.next_input = ""
         self.unanswered: str | None = None
-        self.copies: set[Path] = set()
+        self.copies: dict[Path, Stamp] = {}
         self.closing = False
 
     def data(self, renderable: RenderableType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -25,8 +26,10 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, resume
+from loopserve_cli.transcript.write import target_of
+from loopserve_cli.transcript.writer import read_one
 
-Past = tuple[Header, list[Message], TranscriptWriter]
+Past = tuple[Header, list[Message], TranscriptWriter | None]
 
 
 def run(options: ChatOptions) -> int:
@@ -34,20 +37,29 @@ def run(options: ChatOptions) -> int:
 
     KeyboardInterrupt and BrokenPipeError pass through to the edge of the command line.
     """
+    with contextlib.ExitStack() as files:
+        return chat(options, files)
+
+
+def chat(options: ChatOptions, files: contextlib.ExitStack) -> int:
+    """As `run`; `files` lets go of the transcripts at the end."""
     message = only_message(options.message)
     out, err = console(), console(stderr=True)
     past = read_past(options, warning(err))
+    if past is not None and past[2] is not None:
+        files.callback(past[2].close)
     conversation = load_conversation(options, err)
     view: View = PlainView(sys.stdout, err) if message is not None else choose_view(options.ui, out, aside=err)
     view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err)
+    files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
     if message is None:
         greet(session)
-    if past is not None:
+    if options.resume is not None:
         if message is None:
             show_tail(session)
-        feed(session, past[2].path)
+        feed(session, options.resume)
     if message is not None:
         return run_single(session, message)
     history = open_history(history_file(), session.warn)
@@ -70,18 +82,31 @@ def prompt_output() -> Output:
 
 
 def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
-    """The dialogue to go on with, read before the model is loaded, so that a wrong file costs no time."""
-    if options.save is not None and options.save.exists() and options.save != options.resume:
+    """The dialogue to go on with, read before the model is loaded, so that a wrong file costs no time.
+
+    It is opened and locked, unless another file is saved to: then it is only read.
+    """
+    copies = elsewhere(options)
+    if options.save is not None and options.save.exists() and copies:
         if options.save.is_dir():
             raise UsageError(f"--save {options.save}: is a folder; give a file name")
         raise UsageError(f"{options.save} exists already; give --save another name, or go on with it by --resume")
     if options.resume is None:
         return None
-    past = resume(options.resume, warn)
+    past: Past = (*read_one(options.resume, warn)[:2], None) if copies else resume(options.resume, warn, alone=True)
     roles = [m.role for m in past[1]]
     if past[0].questions_only and "user" in roles:
+        if past[2] is not None:
+            past[2].close()
         raise UsageError(f"{options.resume}: has no recorded answers; run it with loopserve replay {options.resume}")
     return past
+
+
+def elsewhere(options: ChatOptions) -> bool:
+    """Whether --save names another file than the one that goes on, however the two are written."""
+    if options.save is None or options.resume is None:
+        return options.save is not None
+    return target_of(options.save) != target_of(options.resume)
 
 
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
@@ -114,8 +139,10 @@ def open_transcript(session: Session, options: ChatOptions, past: Past | None, b
             session.conversation.id = old.id
         if old.model not in (None, session.model):
             session.note(f"this dialogue was held with {old.model}; it goes on with {session.model}")
-        session.autosave = Autosave.going_on(writer, messages, session.warn)
-    if options.save is not None and options.save != options.resume:
+        if writer is not None:
+            session.autosave = Autosave.going_on(writer, messages, session.warn)
+    if options.save is not None and elsewhere(options):
         session.autosave = Autosave.new(options.save, header(session), session.warn, at_once=True)
+        session.sync()
     elif past is None and by_default:
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)

@@ -12,7 +12,7 @@ from loopserve_cli.messages import Dialogue, Message
 from loopserve_cli.transcript.ours import Header, check_messages, checked_lines
 from loopserve_cli.transcript.place import shown
 from loopserve_cli.transcript.read import Warn, read_dialogues, to_stderr
-from loopserve_cli.transcript.write import write_whole
+from loopserve_cli.transcript.write import PRIVATE, write_whole
 
 
 def convert(
@@ -57,7 +57,7 @@ def save_dialogues(path: Path, dialogues: Sequence[Dialogue], format: str, overw
     _check_format(format)
     if not dialogues:
         raise LoopserveError(f"{path}: there is no dialogue to write")
-    write_whole(path, SAVE_FORMATS[format](path, dialogues), overwrite)
+    write_whole(path, SAVE_FORMATS[format](path, dialogues), overwrite, PRIVATE)
 
 
 def _check_format(format: str) -> None:

@@ -1,101 +1,94 @@
-"""Writes dialogue files: whole ones at once, and our own format line by line as a chat goes on."""
+"""Writes whole files: in one step under their names, all of it or nothing, whatever ends the process meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from loopserve_cli.errors import LoopserveError
-from loopserve_cli.messages import Message, Role
-from loopserve_cli.transcript.ours import Header, check_message, checked_lines, message_line
-from loopserve_cli.transcript.place import Place
-from loopserve_cli.transcript.read import Warn, read_transcripts, to_stderr
-from loopserve_cli.transcript.source import SourceFile
+from loopserve_cli.transcript.lock import lock
+
+PRIVATE = 0o600
+LONGEST_NAME = 230  # bytes of a name that may stand in a temporary one: file systems end at 255
 
 
-class TranscriptWriter:
-    """One dialogue's file in our format. Every finished call is on the disk: a kill loses nothing.
+class ExistsError(LoopserveError):
+    """A file that was to be new is there already."""
 
-    The file is opened anew for each write, so there is nothing to close. All methods raise
-    LoopserveError when the file cannot be written, and leave it as it was.
+
+def write_whole(path: Path, data: bytes, overwrite: bool, mode: int = 0o666) -> None:
+    """Write a file with its folders; an existing one is replaced, its mode kept, or refused unless `overwrite`.
+
+    `mode` is a new file's, less the umask; PRIVATE makes its new folders private too.
     """
-
-    def __init__(self, path: Path, header: Header, overwrite: bool = False) -> None:
-        """Create the file, with its folders, holding the header only."""
-        self.path = path
-        self.header = header
-        self._last: Role | None = None
-        self._count = 0
-        write_whole(path, checked_lines(header, (), str(path)), overwrite)
-
-    @classmethod
-    def _opened(cls, path: Path, header: Header, messages: list[Message]) -> TranscriptWriter:
-        """A writer that goes on with an existing file."""
-        writer = cls.__new__(cls)
-        writer.path, writer.header = path, header
-        writer._held(messages)
-        return writer
-
-    def append(self, message: Message) -> None:
-        """Add one message; raises TranscriptError for one that the reader would refuse."""
-        place = Place(str(self.path), part=f"message {self._count + 1}")
-        check_message(message, self._last, place, self.header.questions_only)
-        try:
-            _append(self.path, message_line(message))
-        except OSError as error:
-            raise write_error(self.path, error) from None
-        self._last = message.role
-        self._count += 1
-
-    def rewrite(self, messages: Iterable[Message]) -> None:
-        """Replace all messages, after an undo or an edit; the file is either the old one or the new one."""
-        kept = list(messages)
-        write_whole(self.path, checked_lines(self.header, kept, str(self.path)), overwrite=True)
-        self._held(kept)
-
-    def _held(self, messages: list[Message]) -> None:
-        self._last = messages[-1].role if messages else None
-        self._count = len(messages)
+    with told(path):
+        target = target_of(path)  # a link stays a link
+        replacing = overwrite and target.exists()
+        handle = put(target, data, replacing, mode)
+        os.close(handle)
 
 
-def resume(path: Path, warn: Warn = to_stderr) -> tuple[Header, list[Message], TranscriptWriter]:
-    """Open a transcript to go on with it: its header, its messages (perhaps none yet), and a writer.
+def put(target: Path, data: bytes, replacing: bool, mode: int) -> int:
+    """Write a file, and only then give it its name; returns it open for appending, and locked where that can be.
 
-    A last line that was cut off is removed from the file, and `warn` is told. Raises TranscriptError for
-    a file in another format, or with several dialogues.
+    With `replacing` it takes the place of what is there, and keeps that one's mode unless `mode` is PRIVATE. Raises
+    OSError, FileExistsError among them, and leaves nothing of it.
     """
-    source = SourceFile.read(path)
-    if not source.is_ours():
-        hint = f"make one with: loopserve convert {path} NEW.jsonl --to loopserve"
-        raise source.place.error(f"is not a loopserve transcript, so it cannot be resumed; {hint}")
-    transcripts = read_transcripts(source, warn)
-    if len(transcripts) > 1:
-        raise source.place.error(f"holds {len(transcripts)} dialogues; only a file with one can be resumed")
-    header, messages = transcripts[0].header, transcripts[0].messages
-    writer = TranscriptWriter._opened(path, header, messages)
-    if source.ends_whole:
-        _check_writable(path)
-    else:
-        writer.rewrite(messages)
-    return header, messages, writer
-
-
-def write_whole(path: Path, data: bytes, overwrite: bool) -> None:
-    """Write a file with its folders; an existing one is replaced in one step, or refused unless `overwrite`."""
-    target = path.resolve()  # a link stays a link
+    _make_folder(target.parent, 0o700 if mode == PRIVATE else 0o777)
+    if replacing:
+        _check_replaceable(target)
+    remove_left(target)
+    handle, temporary = _temporary(target, mode)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite and target.exists():
-            _replace(target, data)
+        if replacing and mode != PRIVATE:
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        write_all(handle, data)
+        if replacing:
+            os.replace(temporary, target)
         else:
-            _create(target, data)
+            _give_name(temporary, target)
+    except BaseException:  # also on Ctrl-C
+        os.close(handle)
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+    return handle
+
+
+def target_of(path: Path) -> Path:
+    """The whole path with links followed: it stays right when the working folder changes."""
+    try:
+        return path.resolve()
+    except FileNotFoundError:
+        raise LoopserveError(f"{path}: the working folder was removed; give the whole path") from None
+    except RuntimeError:  # a link to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+
+
+def remove_left(target: Path) -> None:
+    """Remove what killed processes left of their copies of a file; a living one's is locked."""
+    form = re.compile(re.escape(_beginning(target)) + r"[0-9a-f]{8}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if form.fullmatch(entry.name):
+                _remove_unless_locked(Path(entry.path), target)
+
+
+@contextlib.contextmanager
+def told(path: Path) -> Iterator[None]:
+    """What the file system refuses becomes one line about `path`."""
+    try:
+        yield
     except FileExistsError:
-        if target.exists():
-            raise LoopserveError(f"{path}: exists already; give another name") from None
+        if os.path.lexists(path):
+            raise ExistsError(f"{path}: exists already; give another name") from None
         raise write_error(path, NotADirectoryError()) from None
     except OSError as error:
         raise write_error(path, error) from None
@@ -115,64 +108,84 @@ def write_error(path: Path, error: OSError) -> LoopserveError:
     return LoopserveError(f"{path}: cannot be written: {error.strerror}; {hint}")
 
 
-def _check_writable(path: Path) -> None:
-    """Raise now, rather than after the first turn, when the file cannot be written."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
-    except OSError as error:
-        raise write_error(path, error) from None
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte and wait until the disk has them."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+    with contextlib.suppress(OSError):  # a file of another user's
+        # The system's own stamps come in ticks of some milliseconds; this one is like no other write's.
+        os.utime(handle, ns=(time.time_ns(),) * 2)
+    os.fsync(handle)
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Add to a file's end and sync; a write that fails half-way is taken back."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        length = os.fstat(handle).st_size
-        whole = False
-        try:
-            _write_all(handle, data)
-            whole = True
-        finally:  # also on Ctrl-C, or the next line would be joined to this one's half
-            if not whole:
-                os.ftruncate(handle, length)
-    finally:
-        os.close(handle)
+def _make_folder(folder: Path, mode: int) -> None:
+    """Make a folder with its parents, each new one with that mode."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode, exist_ok=True)
 
 
-def _create(target: Path, data: bytes) -> None:
-    """Write a file that must not exist yet; a failed one is removed."""
-    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    whole = False
-    try:
-        _write_all(handle, data)
-        whole = True
-    finally:
-        os.close(handle)
-        if not whole:
-            target.unlink()
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Put a new file in an old one's place, with its mode, in one step."""
+def _check_replaceable(target: Path) -> None:
+    """Raise OSError unless a file may take this one's place."""
     if target.is_dir():
         raise IsADirectoryError
     if not target.is_file():
         raise OSError(errno.EINVAL, "not a regular file")
     if not os.access(target, os.W_OK):
         raise PermissionError  # the folder would let us, but the file's owner would not
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    _create(temporary, data)
+
+
+def _beginning(target: Path) -> str:
+    """How the temporary names for a file begin."""
+    return f".{os.fsdecode(os.fsencode(target.name)[:LONGEST_NAME])}."
+
+
+def _temporary(target: Path, mode: int) -> tuple[int, Path]:
+    """A new file beside `target`, locked, and its name."""
+    while True:
+        path = target.with_name(f"{_beginning(target)}{secrets.token_hex(4)}.tmp")
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, mode)
+        with contextlib.suppress(BlockingIOError):  # one that clears up was faster than our lock
+            lock(handle)
+            if os.fstat(handle).st_nlink:
+                return handle, path
+        os.close(handle)
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    """Name a finished file, unless the name is taken: then FileExistsError."""
     try:
-        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        os.replace(temporary, target)
-    except OSError:
-        temporary.unlink()
+        os.link(temporary, target)
+    except FileExistsError:
         raise
+    except OSError:  # no hard links here, so the name is taken first, and then filled
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            target.unlink()
+            raise
+    else:
+        temporary.unlink()
 
 
-def _write_all(handle: int, data: bytes) -> None:
-    """Write every byte and wait until the disk has them."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
-    os.fsync(handle)
+def _remove_unless_locked(path: Path, target: Path) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            # A kill between naming a file and removing its temporary name leaves both.
+            if (target.exists() and target.samefile(path)) or lock(handle):
+                path.unlink()
+        finally:
+            os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names, where a folder can be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -45,6 +45,10 @@ def path_argument(argument: str, usage: str) -> Path:
     if not text:
         raise UsageError(f"which file? {usage}")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.absolute()
     except RuntimeError:
         raise UsageError(f"{text}: whose home folder this is, is not known; give the whole path") from None
+    except FileNotFoundError:
+        raise UsageError(f"{text}: the working folder was removed; give the whole path") from None
+    return path

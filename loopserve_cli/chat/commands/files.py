@@ -7,12 +7,14 @@ from pathlib import Path
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import count
-from loopserve_cli.chat.kept import feed, keep
+from loopserve_cli.chat.kept import drop, feed, keep
 from loopserve_cli.chat.places import new_transcript
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
+from loopserve_cli.transcript.open_file import Stamp
+from loopserve_cli.transcript.write import target_of
 
 WITH_CACHE = "--kv"
 
@@ -40,7 +42,7 @@ def save(session: Session, argument: str) -> None:
         if not cache:
             session.note(f"{path} is this chat's own transcript; it is saved after every step")
     else:
-        _save_copy(session, path)
+        _save_copy(session, path, cache)
     if cache:
         keep(session, path)
 
@@ -61,15 +63,22 @@ def _with_cache(argument: str) -> tuple[str, bool]:
     return name, False
 
 
-def _save_copy(session: Session, path: Path) -> None:
-    """Write a copy of the dialogue; a file that this chat wrote before is replaced."""
+def _save_copy(session: Session, path: Path, cache: bool) -> None:
+    """Write a copy of the dialogue, all of it or nothing; one that this chat wrote before is replaced."""
     messages = session.conversation.messages
-    again = path.resolve() in session.copies
+    target = target_of(path)
+    stamp = session.copies.get(target)
+    again = stamp is not None and path.exists()
+    if again and Stamp.of(path.stat()) != stamp:
+        raise UsageError(f"{path} was changed since this chat wrote it; give another name")
     if path.exists() and not again:
         raise UsageError(f"{path} exists already; give another name")
-    TranscriptWriter(path, header(session), overwrite=again).rewrite(messages)
-    session.copies.add(path.resolve())
+    writer = TranscriptWriter(path, header(session), overwrite=again, messages=messages)
+    session.copies[target] = writer.stamp
+    writer.close()
     session.note(f"saved {len(messages)} messages to {path}; go on with it: loopserve chat --resume {path}")
+    if again and not cache:
+        drop(session, path)
 
 
 def load(session: Session, argument: str) -> None:
@@ -86,6 +95,7 @@ def load(session: Session, argument: str) -> None:
     session.conversation.begin(dialogues[0].date, dialogues[0].tools)
     begin_with(session, messages)
     if before.path is not None:
+        before.close()
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)
         session.sync()
         kept = f"; the dialogue before is in {before.path}" if before.begun else ""
