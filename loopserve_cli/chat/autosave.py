@@ -30,7 +30,7 @@ class Autosave:
         writer: TranscriptWriter | None = None,
         written: Sequence[Message] = (),
     ) -> None:
-        """Save to `path`, made at the first message with `header`; no path saves nothing. `written` is in `writer`'s."""
+        """Save to `path`, made with `header` at the first message, or in `writer`'s file, which holds `written`."""
         self.path = path
         self.problem: str | None = None
         self._header = header
@@ -47,13 +47,20 @@ class Autosave:
         return cls(None, None, lambda _line: None)
 
     @classmethod
-    def new(cls, path: Path, header: Header, complain: Callable[[str], None], at_once: bool = False) -> Autosave:
-        """A new file; `at_once` creates it now, and raises LoopserveError if that fails or the file exists.
+    def new(
+        cls,
+        path: Path,
+        header: Header,
+        complain: Callable[[str], None],
+        at_once: bool = False,
+        messages: Sequence[Message] = (),
+    ) -> Autosave:
+        """A new file; `at_once` creates it now with `messages`, and raises LoopserveError if that fails or it exists.
 
         Else it is created at the first message, under the next free name if another chat took `path` meanwhile.
         """
         if at_once:
-            return cls(path, None, complain, writer=TranscriptWriter(path, header))
+            return cls(path, None, complain, TranscriptWriter(path, header, messages=messages), messages)
         return cls(path, header, complain)
 
     @classmethod

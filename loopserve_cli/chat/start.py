@@ -142,7 +142,7 @@ def open_transcript(session: Session, options: ChatOptions, past: Past | None, b
         if writer is not None:
             session.autosave = Autosave.going_on(writer, messages, session.warn)
     if options.save is not None and elsewhere(options):
-        session.autosave = Autosave.new(options.save, header(session), session.warn, at_once=True)
-        session.sync()
+        said = past[1] if past is not None else ()
+        session.autosave = Autosave.new(options.save, header(session), session.warn, at_once=True, messages=said)
     elif past is None and by_default:
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)

@@ -130,7 +130,7 @@ class OpenFile:
                 raise
             exists = False
         with told(self.path):
-            self._take(put(self.target, data, exists, PRIVATE), data)
+            self._take(put(self.target, data, exists, PRIVATE, self.check), data)
 
     def close(self) -> None:
         """Let go of it: others may open it."""

@@ -9,7 +9,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from loopserve_cli.errors import LoopserveError
@@ -35,11 +35,11 @@ def write_whole(path: Path, data: bytes, overwrite: bool, mode: int = 0o666) -> 
         os.close(handle)
 
 
-def put(target: Path, data: bytes, replacing: bool, mode: int) -> int:
+def put(target: Path, data: bytes, replacing: bool, mode: int, last_look: Callable[[], None] = lambda: None) -> int:
     """Write a file, and only then give it its name; returns it open for appending, and locked where that can be.
 
-    With `replacing` it takes the place of what is there, and keeps that one's mode unless `mode` is PRIVATE. Raises
-    OSError, FileExistsError among them, and leaves nothing of it.
+    With `replacing` it takes the place of what is there, and keeps that one's mode unless `mode` is PRIVATE;
+    `last_look` may still raise right before. Raises OSError, FileExistsError among them, and leaves nothing of it.
     """
     _make_folder(target.parent, 0o700 if mode == PRIVATE else 0o777)
     if replacing:
@@ -51,6 +51,7 @@ def put(target: Path, data: bytes, replacing: bool, mode: int) -> int:
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         write_all(handle, data)
         if replacing:
+            last_look()
             os.replace(temporary, target)
         else:
             _give_name(temporary, target)
@@ -68,8 +69,10 @@ def target_of(path: Path) -> Path:
         return path.resolve()
     except FileNotFoundError:
         raise LoopserveError(f"{path}: the working folder was removed; give the whole path") from None
-    except RuntimeError:  # a link to itself
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+    except RuntimeError:
+        raise LoopserveError(f"{path}: is a link that leads to itself; give another name") from None
+    except ValueError:
+        raise LoopserveError(f"{path}: holds a NUL, which no file name can; give another name") from None
 
 
 def remove_left(target: Path) -> None:

@@ -92,14 +92,18 @@ def load(session: Session, argument: str) -> None:
     if len(dialogues) > 1:
         session.note(f"{path} holds {len(dialogues)} dialogues; this is the first, {dialogues[0].id}")
     before = session.autosave
+    if before.problem is not None:
+        session.sync()  # a last chance for what is not on the disk yet
     session.conversation.begin(dialogues[0].date, dialogues[0].tools)
     begin_with(session, messages)
     if before.path is not None:
         before.close()
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)
         session.sync()
-        kept = f"; the dialogue before is in {before.path}" if before.begun else ""
+        kept = f"; the dialogue before is in {before.path}" if before.begun and before.problem is None else ""
         session.note(f"saving to {session.autosave.path}{kept}")
+        if before.problem is not None:
+            session.warn(f"the dialogue before is not saved: {before.problem}")
     session.note(f"loaded {len(messages)} messages")
     feed(session, path)
 
