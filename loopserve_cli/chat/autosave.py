@@ -38,6 +38,7 @@ class Autosave:
         self._written: list[Message] | None = list(written)
         self._date: str | None = None
         self._writer: TranscriptWriter | None = None
+        self._first = writer.target if writer is not None else path
         if writer is not None:
             self._hold(writer)
 
@@ -132,9 +133,9 @@ class Autosave:
     def _go_elsewhere(self, before: TranscriptWriter, changed: ChangedError, messages: list[Message]) -> None:
         """Leave the file to who changed it; the whole dialogue goes to a new one, beside it where that can be."""
         try:
-            if not before.target.parent.is_dir():  # it was removed, and not for us to make again
+            if self._first is None or not self._first.parent.is_dir():  # removed, and not for us to make again
                 raise changed
-            writer = _create(numbered(before.target), before.header, messages)
+            writer = _create(numbered(self._first), before.header, messages)
         except LoopserveError:
             writer = _create(numbered(new_transcript()), before.header, messages)
         self._complain(f"{changed.what}; the whole dialogue goes on in {writer.path}")

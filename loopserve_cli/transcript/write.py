@@ -45,6 +45,8 @@ def put(target: Path, data: bytes, replacing: bool, mode: int, last_look: Callab
     if replacing:
         _check_replaceable(target)
     remove_left(target)
+    if not replacing and (unnamed := _put_unnamed(target, data, mode)) is not None:
+        return unnamed
     handle, temporary = _temporary(target, mode)
     try:
         if replacing and mode != PRIVATE:
@@ -154,6 +156,39 @@ def _temporary(target: Path, mode: int) -> tuple[int, Path]:
             if os.fstat(handle).st_nlink:
                 return handle, path
         os.close(handle)
+
+
+def _put_unnamed(target: Path, data: bytes, mode: int) -> int | None:
+    """Write a file that has no name until it is whole, so a kill leaves nothing; None where the system cannot.
+
+    See O_TMPFILE in open(2).
+    """
+    try:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            handle = os.open(target.parent, os.O_TMPFILE | os.O_RDWR | os.O_APPEND, mode)
+        except BaseException:
+            os.close(folder)
+            raise
+    except (AttributeError, OSError):  # what is really wrong, the other way will say
+        return None
+    named = False
+    try:
+        lock(handle)
+        write_all(handle, data)
+        os.link(f"/proc/self/fd/{handle}", target.name, dst_dir_fd=folder)
+        named = True
+        os.fsync(folder)
+    except FileExistsError:
+        raise
+    except OSError:
+        if not named:
+            return None
+    finally:
+        os.close(folder)
+        if not named:
+            os.close(handle)
+    return handle
 
 
 def _give_name(temporary: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,8 @@ def fork(work: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)  # none outlives a test that failed
     status = 0
     try:
         work()

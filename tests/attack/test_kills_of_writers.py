@@ -73,7 +73,7 @@ def test_a_killed_writer_loses_nothing(trials: int, tmp_path: Path) -> None:
         # A turn's question may be there before its answer.
         allowed = [dialogue(finished[0]), dialogue(begun[0]), dialogue(begun[0])[:-1]]
         lost += messages not in allowed
-        left += len(list(folder.glob(".t.jsonl.*.tmp")))
+        left += len(list(folder.glob(".*.tmp")))
         reported = {row["copied"]: row["of"] for row in rows if "copied" in row}
         for number, turns in reported.items():
             copies += 1

@@ -113,6 +113,7 @@ class Chat:
         self.pid = fork(lambda: self._talk(path, name, random.Random(seed), hear, tell))
         os.close(hear)
         os.close(tell)
+        assert os.read(self.heard, 1) == b"."
 
     def step(self, word: bytes) -> None:
         os.write(self.say, word)
@@ -133,6 +134,7 @@ class Chat:
         autosave = Autosave.going_on(writer, messages, told.append)
         messages = list(messages)
         number = 0
+        os.write(tell, b".")
         while (word := os.read(hear, 1)) == b"s":
             if choose.random() < 0.3 and len(messages) > 2:
                 del messages[-2:]
