@@ -14,7 +14,7 @@ from forked import ended, fork, turn
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.messages import Message
-from loopserve_cli.transcript import Header, read_dialogues
+from loopserve_cli.transcript import Header, resume
 
 
 def chat(path: Path, seed: int, tell: int) -> None:
@@ -53,7 +53,7 @@ def chat(path: Path, seed: int, tell: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     autosave.sync(messages)
     assert autosave.problem is None and autosave.path is not None
-    assert list(read_dialogues(autosave.path, pytest.fail)[0].messages) == messages
+    assert resume(autosave.path, pytest.fail)[1] == messages
     os.write(tell, json.dumps([pressed, len(told)]).encode())
 
 
