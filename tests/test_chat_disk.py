@@ -235,6 +235,18 @@ def test_a_working_folder_that_is_gone_costs_a_line_each(home: Path, monkeypatch
         TranscriptWriter(Path("t.jsonl"), Header())
 
 
+def test_a_chat_in_a_removed_folder_ends_before_the_model_is_loaded(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "load_conversation", lambda *_: pytest.fail("loaded a model for nothing"))
+    folder = home / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(LoopserveError, match="^the working folder was removed; change to another one$"):
+        run(options(message="a"))
+
+
 def test_no_two_transcripts_share_a_cache() -> None:
     names = [
         "t",

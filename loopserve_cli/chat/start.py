@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
@@ -23,7 +24,7 @@ from loopserve_cli.chat.single import only_message, run_single
 from loopserve_cli.chat.view import PlainView, View, choose_view
 from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, resume
 from loopserve_cli.transcript.write import target_of
@@ -43,6 +44,7 @@ def run(options: ChatOptions) -> int:
 
 def chat(options: ChatOptions, files: contextlib.ExitStack) -> int:
     """As `run`; `files` lets go of the transcripts at the end."""
+    check_working_folder()
     message = only_message(options.message)
     out, err = console(), console(stderr=True)
     past = read_past(options, warning(err))
@@ -64,6 +66,14 @@ def chat(options: ChatOptions, files: contextlib.ExitStack) -> int:
         return run_single(session, message)
     history = open_history(history_file(), session.warn)
     return run_repl(session, prompt_session(session, history, output=prompt_output()))
+
+
+def check_working_folder() -> None:
+    """Say so now where it was removed: torch's own libraries end the process as they are loaded there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise LoopserveError("the working folder was removed; change to another one") from None
 
 
 def console(stderr: bool = False) -> Console:
