@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.transcript.copies import remove_left
 from loopserve_cli.transcript.lock import InUseError, holder, lock
-from loopserve_cli.transcript.write import PRIVATE, put, remove_left, target_of, told, write_all
+from loopserve_cli.transcript.write import PRIVATE, put, target_of, told, write_all
 
 BLOCK = 2**20
 

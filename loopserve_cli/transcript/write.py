@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.transcript.copies import new_copy, remove_left
 from loopserve_cli.transcript.lock import lock
 
 PRIVATE = 0o600
-LONGEST_NAME = 230  # bytes of a name that may stand in a temporary one: file systems end at 255
 
 
 class ExistsError(LoopserveError):
@@ -47,7 +45,7 @@ def put(target: Path, data: bytes, replacing: bool, mode: int, last_look: Callab
     remove_left(target)
     if not replacing and (unnamed := _put_unnamed(target, data, mode)) is not None:
         return unnamed
-    handle, temporary = _temporary(target, mode)
+    handle, temporary = new_copy(target, mode)
     try:
         if replacing and mode != PRIVATE:
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
@@ -75,15 +73,6 @@ def target_of(path: Path) -> Path:
         raise LoopserveError(f"{path}: is a link that leads to itself; give another name") from None
     except ValueError:
         raise LoopserveError(f"{path}: holds a NUL, which no file name can; give another name") from None
-
-
-def remove_left(target: Path) -> None:
-    """Remove what killed processes left of their copies of a file; a living one's is locked."""
-    form = re.compile(re.escape(_beginning(target)) + r"[0-9a-f]{8}\.tmp")
-    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
-        for entry in entries:
-            if form.fullmatch(entry.name):
-                _remove_unless_locked(Path(entry.path), target)
 
 
 @contextlib.contextmanager
@@ -141,23 +130,6 @@ def _check_replaceable(target: Path) -> None:
         raise PermissionError  # the folder would let us, but the file's owner would not
 
 
-def _beginning(target: Path) -> str:
-    """How the temporary names for a file begin."""
-    return f".{os.fsdecode(os.fsencode(target.name)[:LONGEST_NAME])}."
-
-
-def _temporary(target: Path, mode: int) -> tuple[int, Path]:
-    """A new file beside `target`, locked, and its name."""
-    while True:
-        path = target.with_name(f"{_beginning(target)}{secrets.token_hex(4)}.tmp")
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, mode)
-        with contextlib.suppress(BlockingIOError):  # one that clears up was faster than our lock
-            lock(handle)
-            if os.fstat(handle).st_nlink:
-                return handle, path
-        os.close(handle)
-
-
 def _put_unnamed(target: Path, data: bytes, mode: int) -> int | None:
     """Write a file that has no name until it is whole, so a kill leaves nothing; None where the system cannot.
 
@@ -206,17 +178,6 @@ def _give_name(temporary: Path, target: Path) -> None:
             raise
     else:
         temporary.unlink()
-
-
-def _remove_unless_locked(path: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            # A kill between naming a file and removing its temporary name leaves both.
-            if (target.exists() and target.samefile(path)) or lock(handle):
-                path.unlink()
-        finally:
-            os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:
