@@ -15,6 +15,7 @@ from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
 from loopserve_cli.chat.keys import bindings
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.terminal import encodable
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
 REFRESH_SECONDS = 0.5
@@ -31,7 +32,7 @@ class KeptHistory(FileHistory):
     def store_string(self, string: str) -> None:
         """Append one entry."""
         try:
-            super().store_string(string)
+            super().store_string(encodable(string))
         except OSError as error:
             if self._complain is not None:
                 self._complain(f"input history is not saved: {self.filename!r}: {error.strerror}")
@@ -61,6 +62,7 @@ def prompt_session(
         multiline=True,
         history=history,
         enable_history_search=True,
+        enable_suspend=True,
         tempfile_suffix=".md",
         complete_while_typing=False,
         completer=CommandCompleter(session),

@@ -32,7 +32,10 @@ def only_message(message: str | None) -> str | None:
 
 def run_single(session: Session, message: str) -> int:
     """Ask once; returns the exit code. Raises LoopserveError when the turn fails."""
-    record = session.ask(message)
+    with session.interrupts.installed():
+        record = session.ask(message)
+    if session.interrupts.ending is not None:
+        return session.interrupts.exit_code
     if session.autosave.problem is not None:
         return 1
     return 130 if record is None or record.finish_reason == "cancelled" else 0
