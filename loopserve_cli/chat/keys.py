@@ -13,7 +13,7 @@ NOT_UTF8 = "bytes that are not UTF-8 are replaced by \ufffd; correct it, or pres
 
 
 def bindings(interrupts: Interrupts) -> KeyBindings:
-    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Ctrl-D is prompt_toolkit's own, and Ctrl-Z."""
+    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's."""
     keys = KeyBindings()
 
     @keys.add("enter")
