@@ -85,7 +85,7 @@ def guarded(command: Any, arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         _complain(error)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
             _drop_stdout()
         return error.exit_code if isinstance(error, LoopserveError) else 1
 

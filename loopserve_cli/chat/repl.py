@@ -10,6 +10,7 @@ from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
 from loopserve_cli.chat.figures import thought_line
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.shown import NotShown
 from loopserve_cli.chat.terminal import encodable, terminal_gone, typed_ahead
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message
@@ -80,7 +81,7 @@ def step(session: Session, line: str) -> None:
         handle(session, line)
     except BrokenPipeError:
         raise
-    except LoopserveError as error:
+    except (LoopserveError, NotShown) as error:
         session.complain(error)
     except KeyboardInterrupt:
         session.interrupts.forget()

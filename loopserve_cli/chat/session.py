@@ -18,7 +18,7 @@ from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.printable import printable
-from loopserve_cli.chat.shown import Shown
+from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
@@ -80,7 +80,7 @@ class Session:
     def complain(self, error: Exception) -> None:
         """Say what is wrong, in one line; of an error that nobody foresaw also its kind, and with --debug where."""
         line = str(error)
-        if not isinstance(error, LoopserveError):
+        if not isinstance(error, LoopserveError | NotShown):
             first = line.strip().partition("\n")[0]
             line = f"{type(error).__name__}: {first} (--debug shows the traceback)"
             if self.debug:
@@ -212,7 +212,7 @@ class Session:
             if record is not None and kept:
                 self.records.append(record)
             if shown.gone is not None:
-                raise shown.gone
+                raise NotShown(shown.gone) from shown.gone
             if record is None or not kept:
                 return None
             self.note(turn_line(record))

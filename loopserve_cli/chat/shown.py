@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
+class NotShown(Exception):
+    """An answer that could not be written to the end; what there is of it is kept. Its cause is the OSError."""
+
+    def __init__(self, error: OSError) -> None:
+        """Say why."""
+        super().__init__(f"the answer could not be shown: {error.strerror or error}; what there is of it is kept")
+
+
 class Shown:
     """What draws a turn, and the error of a terminal that went away meanwhile: the turn is then to be stopped."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from loopserve_cli.chat.session import Session
-from loopserve_cli.errors import UsageError
+from loopserve_cli.chat.shown import NotShown
+from loopserve_cli.errors import LoopserveError, UsageError
 
 
 def only_message(message: str | None) -> str | None:
@@ -33,7 +34,10 @@ def only_message(message: str | None) -> str | None:
 def run_single(session: Session, message: str) -> int:
     """Ask once; returns the exit code. Raises LoopserveError when the turn fails."""
     with session.interrupts.installed():
-        record = session.ask(message)
+        try:
+            record = session.ask(message)
+        except NotShown as error:
+            raise LoopserveError(str(error)) from error.__cause__
     if session.interrupts.ending is not None:
         return session.interrupts.exit_code
     if session.autosave.problem is not None:
