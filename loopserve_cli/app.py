@@ -75,7 +75,7 @@ def help_if_bare(context: typer.Context) -> None:
 @app.command()
 @takes(model=model_flags, profile=profile_flags, sampling=sampling_flags)
 def chat(
-    context: typer.Context,
+    invocation: typer.Context,
     model: ModelOptions,
     profile: Profile,
     sampling: Sampling,
@@ -94,7 +94,7 @@ def chat(
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
     options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens, thinking)
-    options = replace(options, debug=bool(context.find_root().params.get("debug")))
+    options = replace(options, debug=bool(invocation.find_root().params.get("debug")))
     from loopserve_cli.chat import run
 
     return run(options)

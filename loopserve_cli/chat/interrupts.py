@@ -26,7 +26,8 @@ class Interrupts:
     """What Ctrl-C does now, and whether SIGTERM or SIGHUP asked for the end (`ending`, the signal's number).
 
     A press is noted, and a turn asks for it between tokens (`catching`). Only inside `raising` does it become a
-    KeyboardInterrupt. At the prompt `take` gets it. So no press arrives where nobody expects it.
+    KeyboardInterrupt. At the prompt `take` gets it. So no press arrives where nobody expects it. The signals that end
+    the program do as a press does, and need no second one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -150,7 +151,8 @@ class Interrupts:
         first, self.pressed = not self.pressed, True
         if self._at_first is not None and first:
             self._at_first()
-            return
+            if number == signal.SIGINT:
+                return
         if self._raises and self._clock() - self._raised >= ARRIVES_WITHIN and may_end(frame):
             self._raised = self._clock()
             raise KeyboardInterrupt
