@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+
+# What a terminal says whose other side is closed.
+HUNG_UP = (errno.EIO, errno.ENXIO)
 
 
 class NotShown(Exception):
@@ -21,12 +25,12 @@ class Shown:
         self.gone: OSError | None = None
 
     def draw(self, what: Callable[[], None]) -> None:
-        """Draw, unless nobody sees it. A reader that left a pipe is no terminal that went away: that error passes."""
+        """Draw, unless nobody sees it. A reader that left a pipe, or a full disk, is no terminal: such errors pass."""
         if self.gone is not None:
             return
         try:
             what()
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if error.errno not in HUNG_UP:
+                raise
             self.gone = error
