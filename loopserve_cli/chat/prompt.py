@@ -14,6 +14,7 @@ from prompt_toolkit.styles import Style
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
 from loopserve_cli.chat.keys import bindings
+from loopserve_cli.chat.printable import printable
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.terminal import encodable
 
@@ -67,12 +68,20 @@ def prompt_session(
         complete_while_typing=False,
         completer=CommandCompleter(session),
         key_bindings=bindings(session.interrupts),
-        bottom_toolbar=lambda: toolbar(session),
+        bottom_toolbar=lambda: state_line(session),
         refresh_interval=REFRESH_SECONDS,
         style=STYLE,
         input=input,
         output=output,
     )
+
+
+def state_line(session: Session) -> str:
+    """The toolbar, or why there is none: drawing it must not end the chat."""
+    try:
+        return toolbar(session)
+    except Exception as error:
+        return printable(f"{type(error).__name__}: {error}")
 
 
 def toolbar(session: Session) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+from asyncio import AbstractEventLoop
+from functools import partial
+from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.application.current import set_app
 
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
 from loopserve_cli.chat.figures import thought_line
 from loopserve_cli.chat.session import Session
-from loopserve_cli.chat.shown import NotShown
+from loopserve_cli.chat.shown import HUNG_UP, NotShown
 from loopserve_cli.chat.terminal import encodable, terminal_gone, typed_ahead
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message
@@ -56,8 +61,18 @@ def next_line(session: Session, prompt: PromptSession[str]) -> str:
         if app.is_running and not app.is_done:
             app.exit(exception=EOFError)
 
+    def failed(_loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in HUNG_UP:
+            app.exit(exception=error)
+        elif isinstance(error, Exception):  # of the editor, or of a completion
+            with set_app(app):
+                run_in_terminal(partial(session.complain, error))
+
     def begin() -> None:
         interrupts.clear()
+        assert app.loop is not None
+        app.loop.set_exception_handler(failed)
         if interrupts.ending is not None:
             app.exit(exception=EOFError)
 
@@ -70,8 +85,10 @@ def next_line(session: Session, prompt: PromptSession[str]) -> str:
     if prompt.input.fileno() == KEYBOARD:
         default += typed_ahead()
     with interrupts.prompting(take):
-        # prompt_toolkit's own handling of SIGINT would put Python's handler back for a moment.
-        return encodable(prompt.prompt(default=encodable(default), pre_run=begin, handle_sigint=False))
+        # prompt_toolkit's own handling of SIGINT would put Python's handler back for a moment, and of errors waits for
+        # a key behind a traceback.
+        text = encodable(default)
+        return encodable(prompt.prompt(default=text, pre_run=begin, handle_sigint=False, set_exception_handler=False))
 
 
 def step(session: Session, line: str) -> None:

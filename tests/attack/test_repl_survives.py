@@ -265,6 +265,30 @@ def test_ctrl_z_suspends_and_going_on_redraws(chats: Any) -> None:
     assert chat.said()[0] == ("user", "half and whole")
 
 
+def test_an_editor_that_leaves_no_text_is_a_line(chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad").write_bytes(b"caf\xe9")
+    monkeypatch.setenv("VISUAL", f"cp {tmp_path / 'bad'}")
+    chat = chats()
+    chat.prompts(1)
+    chat.type("mine\x18\x05")
+    chat.wait_for("error: UnicodeDecodeError")
+    chat.type("!\r")
+    chat.prompts(3)
+    chat.type("/exit\r")
+    assert chat.ended() == 0 and "Traceback" not in chat.screen
+    assert chat.said()[0] == ("user", "mine!")
+
+
+def test_a_toolbar_that_fails_does_not_end_the_chat(chats: Any) -> None:
+    def no_context(engine: ScriptedEngine) -> None:
+        engine.context_limit = 0
+
+    chat = chats(no_context)
+    chat.wait_for("ZeroDivisionError")
+    chat.type("/exit\r")
+    assert chat.ended() == 0 and "Traceback" not in chat.screen
+
+
 def test_typed_bytes_become_text() -> None:
     assert as_text(b"one\r\ntwo\x1b[A\x1b[12;1R\x00\r\n") == "one\ntwo"
     assert as_text(b"caf\xe9 \xc3\xa9") == "caf\ufffd \u00e9"
