@@ -112,10 +112,11 @@ class Interrupts:
     def catching(self, at_first: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
         """While this runs, Ctrl-C only sets a flag, however often; yields the question "was it pressed?".
 
-        `at_first` is called by the handler the first time. A press between the prompt and here counts.
+        `at_first` is called by the handler the first time. A press between the prompt and here counts; one after it
+        raises nothing, in a command either: what was done here stands.
         """
         with self.installed():
-            before, self._raises = self._raises, False
+            self._raises = False
             self._at_first = at_first
             try:
                 yield lambda: self.pressed or self.ending is not None
@@ -123,7 +124,7 @@ class Interrupts:
                 self._at_first = None
                 if self.pressed:
                     self.forget()
-                self.pressed, self._raises = False, before
+                self.pressed = self._raises = False
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[Callable[[], None]]:

@@ -173,7 +173,8 @@ class Session:
             task = bar.add_task("prefill", total=None)
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
-            with contextlib.closing(progress) as events, self.interrupts.raising() as begun:
+            stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
+            with contextlib.closing(progress) as events, stopped, self.interrupts.raising() as begun:
                 for event in events:
                     begun()
                     total = event.total

@@ -19,7 +19,7 @@ MOST = 1 << 20
 
 @contextlib.contextmanager
 def usable_afterwards() -> Iterator[Callable[[], None]]:
-    """At the end the keyboard is as it was, and the cursor is shown; yields what does so at once, safe in a handler."""
+    """At the end the keyboard is as it was; yields what does so at once, and shows the cursor, safe in a handler."""
     try:
         import termios
 
@@ -29,18 +29,22 @@ def usable_afterwards() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     screen = next((s.fileno() for s in (sys.stderr, sys.stdout) if s is not None and s.isatty()), None)
+    drawn = screen is not None and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
-    def restore() -> None:
+    def quit_raw_mode() -> None:
         with contextlib.suppress(termios.error, OSError):
             termios.tcsetattr(keyboard, termios.TCSANOW, before)
-        if screen is not None:
+
+    def restore() -> None:
+        quit_raw_mode()
+        if screen is not None and drawn:
             with contextlib.suppress(OSError):
                 os.write(screen, PLAIN)
 
     try:
         yield restore
     finally:
-        restore()
+        quit_raw_mode()
 
 
 def leave_at_once(restore: Callable[[], None]) -> Callable[[int], None]:

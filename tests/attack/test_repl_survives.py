@@ -310,6 +310,44 @@ def test_a_press_raises_only_where_it_may() -> None:
         assert interrupts.pressed
 
 
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_press_after_a_retry_leaves_its_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    session = make_session("one", "two", save=tmp_path / "t.jsonl")
+    retry = session.retry
+
+    def and_press() -> None:
+        retry()
+        press()
+
+    monkeypatch.setattr(session, "retry", and_press)
+    with session.interrupts.installed():
+        step(session, "first")
+        step(session, "/retry")
+    assert dialogue_of(session) == [("user", "first"), ("assistant", "two")]
+
+
+def test_two_presses_before_the_history_is_fed_leave_it_to_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session("one", "two")
+    step(session, "first")
+    engine_of(session).reset()
+    ids = session.conversation.template.ids
+
+    def slow(*given: Any, **named: Any) -> Any:
+        press()
+        press()
+        return ids(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.conversation.template, "ids", slow)
+        session.feed()
+    assert engine_of(session).tokens == []
+    step(session, "second")
+    assert dialogue_of(session)[2:] == [("user", "second"), ("assistant", "two")]
+
+
 def test_replay_ends_on_sigterm_as_on_ctrl_c() -> None:
     program = (
         "import os, signal, sys, typer\n"
