@@ -19,7 +19,7 @@ from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
 from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
-from loopserve_cli.edge import guarded
+from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.flags import (
     Json,
     Sampling,
@@ -75,6 +75,7 @@ def help_if_bare(context: typer.Context) -> None:
 @app.command()
 @takes(model=model_flags, profile=profile_flags, sampling=sampling_flags)
 def chat(
+    invocation: typer.Context,
     model: ModelOptions,
     profile: Profile,
     sampling: Sampling,
@@ -93,6 +94,7 @@ def chat(
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
     options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens, thinking)
+    options = replace(options, debug=bool(invocation.find_root().params.get("debug")))
     from loopserve_cli.chat import run
 
     return run(options)
@@ -237,7 +239,10 @@ def profiles_check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    code = guarded(typer.main.get_command(app), given)
+    try:
+        code = guarded(typer.main.get_command(app), given)
+    except KeyboardInterrupt:  # between the edge and here
+        code = INTERRUPTED
     if arguments is None:
         # All is done and told: one more Ctrl-C, while torch shuts down, must not print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

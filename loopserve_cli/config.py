@@ -117,6 +117,7 @@ class ChatOptions:
     message: str | None = None
     special_tokens: bool = False
     thinking: str | None = None
+    debug: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""

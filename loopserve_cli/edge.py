@@ -1,6 +1,8 @@
 """The edge of the program: errors become one line on stderr and an exit code here, and nowhere else.
 
-0 is well, 1 an error in the run, 2 wrong usage, 3 a failed `--fail-if`, 130 an interrupt.
+0 is well, 1 an error in the run, 2 wrong usage, 3 a failed `--fail-if`, 130 an interrupt (SIGINT), 143 the end that
+SIGTERM asks for: as after an interrupt, what there is so far is told and kept. A chat whose terminal closes ends with
+129 (SIGHUP), or with 1 where that signal is ignored.
 """
 
 from __future__ import annotations
@@ -9,15 +11,49 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import typer
 
 from loopserve_cli.errors import LoopserveError
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: an interrupt to all that knows how to end on one."""
+
+
+class Termination:
+    """Whether SIGTERM came."""
+
+    asked = False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, SIGTERM raises `Terminated`; without a main thread of ours, or where it is ignored, nothing."""
+        before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
+            yield
+            return
+
+        def handler(_signal: int, _frame: FrameType | None) -> None:
+            self.asked = True
+            raise Terminated
+
+        signal.signal(signal.SIGTERM, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def guarded(command: Any, arguments: list[str]) -> int:
@@ -26,6 +62,7 @@ def guarded(command: Any, arguments: list[str]) -> int:
     `--debug`, wherever it stands, adds the traceback, and shows the warnings and log lines of other packages; those
     that Python itself was asked for (`-W`, PYTHONWARNINGS) stay as asked.
     """
+    termination = Termination()
     debug = "--debug" in arguments
     if debug:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
@@ -34,12 +71,12 @@ def guarded(command: Any, arguments: list[str]) -> int:
             raise LoopserveError("standard output is closed, and answers go there; redirect it to a file or /dev/null")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: an answer may hold any letter
-        with contextlib.nullcontext() if debug or sys.warnoptions else _others_quiet():
+        with termination.watched(), contextlib.nullcontext() if debug or sys.warnoptions else _others_quiet():
             code = _run(command, arguments)
         sys.stdout.flush()
-        return code
+        return TERMINATED if termination.asked and code == INTERRUPTED else code
     except KeyboardInterrupt:
-        return 130
+        return TERMINATED if termination.asked else INTERRUPTED
     except BrokenPipeError:
         # The reader left, as `head` does: no error worth a line.
         _drop_stdout()
@@ -48,7 +85,7 @@ def guarded(command: Any, arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         _complain(error)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
             _drop_stdout()
         return error.exit_code if isinstance(error, LoopserveError) else 1
 
@@ -77,7 +114,7 @@ def _run(command: Any, arguments: list[str]) -> int:
         _say(f"{message} See {path} --help" if message.endswith("?") else f"{message}; see {path} --help")
         return 2
     except typer.Abort:
-        return 130
+        return INTERRUPTED
     return int(code or 0)
 
 
@@ -91,7 +128,8 @@ def _complain(error: Exception) -> None:
 
 def _say(text: str) -> None:
     if sys.stderr is not None:
-        print(f"loopserve: {text}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone; the exit code tells
+            print(f"loopserve: {text}", file=sys.stderr)
 
 
 def _drop_stdout() -> None:

@@ -64,7 +64,7 @@ def test_a_paste_keeps_its_newlines_and_is_not_sent(keyboard: PipeInput) -> None
 
 def test_ctrl_c_clears_the_input_and_then_quits(keyboard: PipeInput) -> None:
     session = make_session()
-    chat(session, keyboard, "never sent", CTRL_C, CTRL_C)
+    chat(session, keyboard, "never sent", CTRL_C, CTRL_C, CTRL_C)
     assert asked(session) == []
     assert "press Ctrl-C again to quit" in toolbar(session)
 
@@ -105,7 +105,7 @@ def test_a_late_second_ctrl_c_does_not_quit(keyboard: PipeInput) -> None:
     assert asked(session) == ["still here"]
 
 
-def test_ctrl_c_after_a_stopped_answer_quits(keyboard: PipeInput) -> None:
+def test_ctrl_c_after_a_stopped_answer_is_the_first_of_two(keyboard: PipeInput) -> None:
     session = make_session("one two")
 
     def press(number: int) -> None:
@@ -113,7 +113,7 @@ def test_ctrl_c_after_a_stopped_answer_quits(keyboard: PipeInput) -> None:
             os.kill(os.getpid(), 2)
 
     engine_of(session).at_word = press
-    assert chat(session, keyboard, "go\r", CTRL_C) == 0
+    assert chat(session, keyboard, "go\r", CTRL_C, "still here", CTRL_C, CTRL_C, CTRL_C) == 0
     assert dialogue_of(session) == [("user", "go"), ("assistant", "one")]
 
 

@@ -91,7 +91,7 @@ def test_the_wheel_holds_two_packages_and_their_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [information] = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
-        assert "loopserve = loopserve_cli.app:main" in archive.read(information).decode()
+        assert "loopserve = loopserve_cli.__main__:run" in archive.read(information).decode()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"loopserve_cli", "loopserve_kernels"}
     here = {path.name for path in (ROOT / "profiles").glob("*.toml")}

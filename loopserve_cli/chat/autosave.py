@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loopserve_cli.chat.deferral import deferred_interrupt
 from loopserve_cli.chat.places import new_transcript, numbered, transcripts_folder
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message
@@ -87,10 +86,7 @@ class Autosave:
         if self.path is None or (self._writer is None and not messages):
             return
         try:
-            with (
-                deferred_interrupt()
-            ):  # else a file that is written, but not yet known to be, would be left for a new one
-                self._write(list(messages))
+            self._write(list(messages))
         except LoopserveError as error:
             if self.problem is None:
                 self._complain(f"not saved: {error}")

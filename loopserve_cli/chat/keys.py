@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.validation import ValidationError
 
 from loopserve_cli.chat.interrupts import Interrupts
+from loopserve_cli.chat.terminal import encodable
+
+NOT_UTF8 = "bytes that are not UTF-8 are replaced by \ufffd; correct it, or press Enter again"
 
 
 def bindings(interrupts: Interrupts) -> KeyBindings:
-    """Enter sends, Alt+Enter adds a line, Ctrl-C clears and then quits. Ctrl-D is prompt_toolkit's own."""
+    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's."""
     keys = KeyBindings()
 
     @keys.add("enter")
     def send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
+        buffer = event.current_buffer
+        text = encodable(buffer.text)
+        if text == buffer.text:
+            buffer.validate_and_handle()
+            return
+        buffer.document = Document(text)
+        buffer.validation_error = ValidationError(message=NOT_UTF8)
 
     @keys.add("escape", "enter")
     def add_line(event: KeyPressEvent) -> None:
@@ -28,11 +39,12 @@ def bindings(interrupts: Interrupts) -> KeyBindings:
     @keys.add("<sigint>")
     def clear_or_quit(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if not buffer.text and interrupts.recent():
-            event.app.exit(exception=EOFError)
-            return
-        interrupts.press()
         if buffer.text:
+            interrupts.forget()
             buffer.reset(append_to_history=True)
+        elif interrupts.recent():
+            event.app.exit(exception=EOFError)
+        else:
+            interrupts.press()
 
     return keys

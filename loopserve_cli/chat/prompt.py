@@ -14,7 +14,9 @@ from prompt_toolkit.styles import Style
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
 from loopserve_cli.chat.keys import bindings
+from loopserve_cli.chat.printable import printable
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.terminal import encodable
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
 REFRESH_SECONDS = 0.5
@@ -31,7 +33,7 @@ class KeptHistory(FileHistory):
     def store_string(self, string: str) -> None:
         """Append one entry."""
         try:
-            super().store_string(string)
+            super().store_string(encodable(string))
         except OSError as error:
             if self._complain is not None:
                 self._complain(f"input history is not saved: {self.filename!r}: {error.strerror}")
@@ -61,16 +63,25 @@ def prompt_session(
         multiline=True,
         history=history,
         enable_history_search=True,
+        enable_suspend=True,
         tempfile_suffix=".md",
         complete_while_typing=False,
         completer=CommandCompleter(session),
         key_bindings=bindings(session.interrupts),
-        bottom_toolbar=lambda: toolbar(session),
+        bottom_toolbar=lambda: state_line(session),
         refresh_interval=REFRESH_SECONDS,
         style=STYLE,
         input=input,
         output=output,
     )
+
+
+def state_line(session: Session) -> str:
+    """The toolbar, or why there is none: drawing it must not end the chat."""
+    try:
+        return toolbar(session)
+    except Exception as error:
+        return printable(f"{type(error).__name__}: {error}")
 
 
 def toolbar(session: Session) -> str:

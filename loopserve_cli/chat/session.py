@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +18,7 @@ from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.printable import printable
+from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
@@ -61,6 +64,7 @@ class Session:
         self.unanswered: str | None = None
         self.copies: dict[Path, Stamp] = {}
         self.closing = False
+        self.debug = False
 
     def data(self, renderable: RenderableType) -> None:
         """Print what was asked for."""
@@ -74,9 +78,29 @@ class Session:
         """Say something that the user should not miss."""
         self.err.print(Text(printable(line), style="yellow"), soft_wrap=True)
 
-    def complain(self, error: LoopserveError) -> None:
-        """Say what is wrong, in one line."""
-        self.err.print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
+    def complain(self, error: Exception) -> None:
+        """Say what is wrong, in one line; of an error that nobody foresaw also its kind, and with --debug where."""
+        line = str(error)
+        if not isinstance(error, LoopserveError | NotShown):
+            first = line.strip().partition("\n")[0]
+            line = f"{type(error).__name__}: {first} (--debug shows the traceback)"
+            if self.debug:
+                self.err.print(Text(printable("".join(traceback.format_exception(error)))), soft_wrap=True)
+        self.err.print(Text(printable(f"error: {line}"), style="red"), soft_wrap=True)
+
+    def state(self) -> Callable[[], None]:
+        """Remember the dialogue as it is; what is returned puts it back, and the file with it."""
+        conversation, autosave = self.conversation, self.autosave
+        messages, template, tools = list(conversation.messages), conversation.template, conversation.tools
+        unanswered, attachments, records = self.unanswered, list(self.attachments), list(self.records)
+
+        def put_back() -> None:
+            self.autosave, self.unanswered, self.attachments, self.records = autosave, unanswered, attachments, records
+            conversation.template, conversation.tools = template, tools
+            conversation.load(messages)
+            self.sync()
+
+        return put_back
 
     @property
     def plain(self) -> bool:
@@ -150,8 +174,10 @@ class Session:
             task = bar.add_task("prefill", total=None)
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
-            with contextlib.closing(progress) as events:
+            stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
+            with contextlib.closing(progress) as events, stopped, self.interrupts.raising() as begun:
                 for event in events:
+                    begun()
                     total = event.total
                     bar.update(task, completed=event.done, total=total)
                     if cancelled():
@@ -161,42 +187,55 @@ class Session:
         self.note(in_cache + ("; the next turn prefills the rest" if total and held < total else ""))
 
     def _turn(self, text: str, before: list[Message]) -> TurnRecord | None:
-        """One turn; unless it leaves an answer, the dialogue is put back to `before`. Ctrl-C only stops the answer."""
+        """One turn; unless it leaves an answer, the dialogue is put back to `before`. Ctrl-C only stops the answer.
+
+        Where the terminal is gone, or the program was told to end, the message stays, to be asked again.
+        """
         with quiet_keyboard(), self.interrupts.catching(self.view.stopping) as cancelled:
             waiting, self.unanswered = self.unanswered, text
-            if self.conversation.messages == before:  # else the file keeps the old answer until there is a new one
+            anew = self.conversation.messages == before  # else the file keeps the old answer until there is a new one
+            if anew:
                 self.sync()
             record: TurnRecord | None = None
+            shown = Shown()
             kept = False
             try:
-                record = self._generate(text, cancelled)
+                record = self._generate(text, lambda: shown.gone is not None or cancelled(), shown)
                 kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
+            except KeyboardInterrupt:  # pressed twice while nothing asked for it
+                record = None
             finally:
                 self.unanswered = None
                 if not kept:
                     self.conversation.load(before)
-                    self.unanswered = waiting
+                    ending = shown.gone is not None or self.interrupts.ending is not None
+                    self.unanswered = text if anew and ending else waiting
                 self.sync()
+            if record is not None and kept:
+                self.records.append(record)
+            if shown.gone is not None:
+                raise NotShown(shown.gone) from shown.gone
             if record is None or not kept:
                 return None
-            self.records.append(record)
             self.note(turn_line(record))
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
 
-    def _generate(self, text: str, cancelled: Callable[[], bool]) -> TurnRecord | None:
-        """Run the turn and show it."""
+    def _generate(self, text: str, cancelled: Callable[[], bool], shown: Shown) -> TurnRecord | None:
+        """Run the turn and show it. Until it tells of itself, a second Ctrl-C raises KeyboardInterrupt."""
         record = None
         turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))
         # Closed here, and not when it is collected: it puts the dialogue back as it found it.
         with contextlib.closing(turn) as events:
-            self.view.begin()
+            shown.draw(self.view.begin)
             try:
-                for event in events:
-                    show(self.view, event)
-                    if isinstance(event, TurnDone):
-                        record = event.record
+                with self.interrupts.raising() as begun:
+                    for event in events:
+                        begun()
+                        shown.draw(partial(show, self.view, event))
+                        if isinstance(event, TurnDone):
+                            record = event.record
             finally:
-                self.view.end()
+                shown.draw(self.view.end)
         return record

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from loopserve_cli.chat.session import Session
-from loopserve_cli.errors import UsageError
+from loopserve_cli.chat.shown import NotShown
+from loopserve_cli.errors import LoopserveError, UsageError
 
 
 def only_message(message: str | None) -> str | None:
@@ -32,7 +33,13 @@ def only_message(message: str | None) -> str | None:
 
 def run_single(session: Session, message: str) -> int:
     """Ask once; returns the exit code. Raises LoopserveError when the turn fails."""
-    record = session.ask(message)
+    with session.interrupts.installed():
+        try:
+            record = session.ask(message)
+        except NotShown as error:
+            raise LoopserveError(str(error)) from error.__cause__
+    if session.interrupts.ending is not None:
+        return session.interrupts.exit_code
     if session.autosave.problem is not None:
         return 1
     return 130 if record is None or record.finish_reason == "cancelled" else 0

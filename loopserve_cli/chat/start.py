@@ -14,13 +14,14 @@ from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.files import begin_with, header
-from loopserve_cli.chat.interrupts import quiet_keyboard
+from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.kept import feed
 from loopserve_cli.chat.places import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.single import only_message, run_single
+from loopserve_cli.chat.terminal import leave_at_once, usable_afterwards
 from loopserve_cli.chat.view import PlainView, View, choose_view
 from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
@@ -38,22 +39,39 @@ def run(options: ChatOptions) -> int:
 
     KeyboardInterrupt and BrokenPipeError pass through to the edge of the command line.
     """
-    with contextlib.ExitStack() as files:
-        return chat(options, files)
-
-
-def chat(options: ChatOptions, files: contextlib.ExitStack) -> int:
-    """As `run`; `files` lets go of the transcripts at the end."""
     check_working_folder()
     message = only_message(options.message)
+    interrupts = Interrupts()
+    with (
+        usable_afterwards() as restore,
+        quiet_keyboard(),
+        interrupts.installed(),
+        contextlib.ExitStack() as files,
+    ):
+        return chat(options, message, interrupts, leave_at_once(restore), files)
+
+
+def chat(
+    options: ChatOptions,
+    message: str | None,
+    interrupts: Interrupts,
+    leave: Callable[[int], None],
+    files: contextlib.ExitStack,
+) -> int:
+    """As `run`, once signals are handled: `leave` ends a program that has nothing to lose yet, `files` are let go of.
+
+    No `message` is a chat, one is a single turn.
+    """
     out, err = console(), console(stderr=True)
-    past = read_past(options, warning(err))
-    if past is not None and past[2] is not None:
-        files.callback(past[2].close)
-    conversation = load_conversation(options, err)
+    with interrupts.leaving(leave):
+        past = read_past(options, warning(err))
+        if past is not None and past[2] is not None:
+            files.callback(past[2].close)
+        conversation = load_conversation(options, err)
     view: View = PlainView(sys.stdout, err) if message is not None else choose_view(options.ui, out, aside=err)
     view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
-    session = Session(conversation, options.sampling, Autosave.off(), view, out, err)
+    session = Session(conversation, options.sampling, Autosave.off(), view, out, err, interrupts)
+    session.debug = options.debug
     files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
     if message is None:
@@ -121,7 +139,7 @@ def elsewhere(options: ChatOptions) -> bool:
 
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
     """The model on its engine, with a line that says how far loading is."""
-    with quiet_keyboard(), err.status(Text(f"loading {options.model.model}")) as status:
+    with err.status(Text(f"loading {options.model.model}")) as status:
         from loopserve_cli.engine.names import require
 
         require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped

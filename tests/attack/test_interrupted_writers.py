@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import pytest
 from forked import ended, fork, turn
 
 from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.interrupts import Interrupts
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, resume
 
@@ -20,38 +22,25 @@ from loopserve_cli.transcript import Header, resume
 def chat(path: Path, seed: int, tell: int) -> None:
     """Saves after every step until SIGTERM; then says where its dialogue is, and how often that changed."""
     choose = random.Random(seed)
-    leaving: list[int] = []
-    saving: list[int] = []
+    interrupts = Interrupts()
     pressed = 0
-
-    def press(_number: int, _frame: object) -> None:
-        nonlocal pressed
-        pressed += 1
-        if saving:
-            saving.clear()
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, press)
-    signal.signal(signal.SIGTERM, lambda number, _frame: leaving.append(number))
     told: list[str] = []
     autosave = Autosave.new(path, Header(), told.append)
     messages: list[Message] = []
-    os.write(tell, b".")
     step = 0
-    while not leaving:
-        step += 1
-        if choose.random() < 0.4 and messages:
-            del messages[-2:]
-        else:
-            messages += turn(step)
-        try:
-            saving.append(step)
-            autosave.sync(messages)
-            saving.clear()
-        except KeyboardInterrupt:
-            pass
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    autosave.sync(messages)
+    with interrupts.installed():
+        os.write(tell, b".")
+        while interrupts.ending is None:
+            step += 1
+            if choose.random() < 0.4 and messages:
+                del messages[-2:]
+            else:
+                messages += turn(step)
+            with contextlib.suppress(KeyboardInterrupt), interrupts.raising():
+                autosave.sync(messages)
+            pressed += interrupts.pressed
+            interrupts.clear()
+        autosave.sync(messages)
     assert autosave.problem is None and autosave.path is not None
     assert resume(autosave.path, pytest.fail)[1] == messages
     os.write(tell, json.dumps([pressed, len(told)]).encode())
