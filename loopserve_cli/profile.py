@@ -6,7 +6,6 @@ says so, in `PREFILL_DEFAULTS` and `KEEP_DEFAULTS`.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ MOST_ROWS = 4096
 def brief(value: Any) -> str:
     """A setting's value as an error shows it; a very long one is cut."""
     try:
-        text = str(value) if isinstance(value, float) else repr(value)
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 40 else text[:37] + "..."

@@ -1,4 +1,4 @@
-"""The checksums of a saved cache: one per head of every tensor, which sees the order of its bytes and where they stand."""
+"""The checksums of a saved cache: one per head of every tensor, which sees where each byte stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saved cache says of itself: the JSON in its metadata, checked field by field, for anybody may have written it."""
+"""What a saved cache says of itself: JSON in its metadata, checked field by field: anybody may have written it."""
 
 from __future__ import annotations
 
