@@ -24,7 +24,7 @@ MOST_ROWS = 4096
 def brief(value: Any) -> str:
     """A setting's value as an error shows it; a very long one is cut."""
     try:
-        text = f"{value:g}" if isinstance(value, float) else repr(value)
+        text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 40 else text[:37] + "..."
@@ -53,7 +53,8 @@ class Setting:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise UsageError(f"{name} is {brief(value)}, but must be a number")
         if not self.low <= value <= self.high:
-            raise UsageError(f"{name} is {brief(value)}, but must be from {self.low:g} to {self.high:.10g}")
+            shown = brief(value) if isinstance(value, int) else f"{value:g}"
+            raise UsageError(f"{name} is {shown}, but must be from {self.low:g} to {self.high:.10g}")
         if self.kind is int and value != int(value):
             raise UsageError(f"{name} is {brief(value)}, but must be a whole number")
         return self.kind(value)

@@ -5,6 +5,7 @@ Units are in the names. `None` means unknown, never zero: a value that was not m
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from typing import Any
 
-# Counts and bytes have 64 bits at most, and times far fewer.
-MOST = 2**63 - 1
+# Sums of larger whole numbers are no floats, so they cannot be divided or shown.
+MOST = 10**300
 PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
 
 
@@ -134,8 +135,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _measurable(value: Any) -> bool:
-    """False for numbers that are not finite, or have more than 64 bits."""
-    return not _is_number(value) or -MOST <= value <= MOST
+    """False for what is infinite or no number, and for whole numbers of hundreds of digits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -MOST <= value <= MOST
 
 
 def _are_texts(value: Any) -> bool:

@@ -211,11 +211,12 @@ def _record(stats: dict[str, Any], place: Place) -> TurnRecord:
     try:
         return TurnRecord.from_json(stats)
     except TypeError as error:
-        name = str(error).split()[0]
-        raise place.error(f"stats.{error}, not {wrong(stats[name])}") from None
+        name, _, words = str(error).partition(" must be ")
+        raise place.error(f"stats.{error}, not {wrong(stats[name], words)}") from None
 
 
-def wrong(value: Any) -> str:
-    """What a value is in words, where a text, a list or an object is wrong by what it holds."""
-    held = {str: "text with half a character", list: "a list that holds more than numbers"}
-    return held.get(type(value), "an object that holds more than texts" if isinstance(value, dict) else kind(value))
+def wrong(value: Any, words: str) -> str:
+    """What a value is that is not as `words` say; of the right kind, it is wrong by what it holds."""
+    if not words.startswith(kind(value)):
+        return kind(value)
+    return "one with half a character" if isinstance(value, str) else f"{kind(value)} with other things in it"
