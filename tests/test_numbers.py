@@ -95,7 +95,9 @@ def test_a_turn_that_fails_leaves_nothing(profile: tuple[str, ...], way: str, ca
     spoilt.mend()
     assert engine.tokens == held and len(engine.tokens) == engine._store.get_seq_length()
     for seed in (2, 5):
-        assert run(engine, some_ids(40, seed=seed), **options)[0] == run(straight, some_ids(40, seed=seed), **options)[0]
+        assert (
+            run(engine, some_ids(40, seed=seed), **options)[0] == run(straight, some_ids(40, seed=seed), **options)[0]
+        )
 
 
 def test_a_fed_history_is_checked_too() -> None:
@@ -133,7 +135,9 @@ def test_keys_of_a_chunk_that_was_cancelled_do_not_stay() -> None:
 )
 def test_the_line_names_the_dtype_and_what_to_do(dtype: str, quant: str | None, remedy: str) -> None:
     told = str(numbers_error("m", dtype, quant))
-    assert told.startswith(f"m computed NaN or infinity in {dtype}, so there is no answer; {remedy}") and "\n" not in told
+    assert (
+        told.startswith(f"m computed NaN or infinity in {dtype}, so there is no answer; {remedy}") and "\n" not in told
+    )
 
 
 def test_a_weight_too_large_for_float16_fails() -> None:
