@@ -20,17 +20,17 @@ def processors(options: SamplingOptions) -> LogitsProcessorList:
 
     found = lp.LogitsProcessorList()
     if options.repetition_penalty != 1.0:
-        found.append(lp.RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        found.append(lp.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
     if options.temperature == 0:
         return found
     if options.temperature != 1.0:
-        found.append(lp.TemperatureLogitsWarper(options.temperature))
+        found.append(lp.TemperatureLogitsWarper(float(options.temperature)))
     if options.top_k:
         found.append(lp.TopKLogitsWarper(options.top_k))
     if options.top_p < 1.0:
-        found.append(lp.TopPLogitsWarper(options.top_p))
+        found.append(lp.TopPLogitsWarper(float(options.top_p)))
     if options.min_p > 0.0:
-        found.append(lp.MinPLogitsWarper(options.min_p))
+        found.append(lp.MinPLogitsWarper(float(options.min_p)))
     return found
 
 

@@ -32,7 +32,7 @@ JUNK: list[Any] = [
 ]
 HEADER = 8
 # One in so many of what every field is set to.
-SHARES = [5, pytest.param(1, marks=pytest.mark.slow)]
+SHARES = [12, pytest.param(1, marks=pytest.mark.slow)]
 
 
 def session_on(engine: Engine) -> Session:

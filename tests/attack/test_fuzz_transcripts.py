@@ -82,7 +82,7 @@ def never_but_one_line(seed: int) -> None:
             assert "\n" not in str(error)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.integers(0))
 def test_a_file_is_read_or_refused(seed: int) -> None:
     never_but_one_line(seed)
