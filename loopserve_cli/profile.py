@@ -278,6 +278,8 @@ def load_profile(name: str) -> Profile:
         raise UsageError(f"{path}: cannot be read: {error.strerror}; check its path and mode") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except ValueError:
+        raise UsageError(f"{name[:40]!r} is no file's name: it holds a NUL or half a character") from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,13 @@ def path_argument(argument: str, usage: str) -> Path:
     if not text:
         raise UsageError(f"which file? {usage}")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        os.lstat(path)
     except RuntimeError:
         raise UsageError(f"{text}: whose home folder this is, is not known; give the whole path") from None
+    except ValueError:
+        raise UsageError(f"{text[:40]!r} is no file's name: it holds a NUL or half a character") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{text[:40]!r}... is too long for a file's name") from None
+    return path
