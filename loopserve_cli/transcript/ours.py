@@ -183,8 +183,10 @@ def _check_writable(row: dict[str, Any], place: Place) -> None:
 def is_date(text: str) -> bool:
     """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        date = datetime.fromisoformat(text)
+        if date.tzinfo is not None:
+            date.astimezone()
+    except (ValueError, OverflowError):
         return False
     return True
 
