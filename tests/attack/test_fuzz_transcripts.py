@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tempfile
@@ -43,7 +44,7 @@ def changed(rng: random.Random) -> bytes:
         rows = json.loads(json.dumps(OURS))
         for _ in range(rng.randint(1, 3)):
             holder, key = rng.choice(list(spots(rows)))
-            holder[key] = rng.choice(HUGE)
+            holder[key] = copy.deepcopy(rng.choice(HUGE))
     else:
         rows = [mutated(rng.choice(SEEDS), rng) for _ in range(rng.randint(1, 3))]
     text = "\n".join(map(json.dumps, rows)) if rng.random() < 0.7 else json.dumps(rows)
