@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.profile import Profile
+from loopserve_cli.profile import LONGEST, Profile, brief
 from loopserve_cli.shapes import random_shape
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -15,7 +15,8 @@ QUANTS = ("nf4", "int8")
 UIS = ("dashboard", "simple", "none")
 HISTORIES = ("recorded", "live")
 THINKING = ("show", "hide")
-MAX_LENGTH = 2**24
+MAX_LENGTH = LONGEST
+MOST_REPEATS = 1_000_000
 
 
 def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
@@ -52,7 +53,7 @@ class ModelOptions:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
         if self.context is not None and not 1 <= self.context <= MAX_LENGTH:
-            raise UsageError(f"--context is {self.context}, but must be from 1 to {MAX_LENGTH}")
+            raise UsageError(f"--context is {brief(self.context)}, but must be from 1 to {MAX_LENGTH}")
         if random_shape(self.model) is not None and self.quant is not None:
             raise UsageError(
                 f"--quant {self.quant} needs weights to quantise, but {self.model} has random ones; drop it"
@@ -77,13 +78,13 @@ class SamplingOptions:
         for name, (low, high) in SAMPLING_RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UsageError(f"{name} is {value}, but must be from {low:g} to {high:,.10g}")
+                raise UsageError(f"{name} is {brief(value)}, but must be from {low:g} to {high:,.10g}")
         if 0 < self.temperature < LEAST_TEMPERATURE:
             raise UsageError(f"temperature is {self.temperature}, too close to 0; give 0 for the likeliest token")
-        if self.repetition_penalty <= 0:
-            raise UsageError("repetition_penalty must be above 0 (1 is off)")
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed is {self.seed}, but must be from 0 to {2**63 - 1}; leave it out for a random one")
+            raise UsageError(
+                f"seed is {brief(self.seed)}, but must be from 0 to {2**63 - 1}; leave it out for a random one"
+            )
         if any(not text for text in self.stop):
             raise UsageError("a stop string is empty; give the text that ends the answer")
 
@@ -93,7 +94,7 @@ SAMPLING_RANGES: dict[str, tuple[float, float]] = {
     "top_p": (0, 1),
     "top_k": (0, 1e9),
     "min_p": (0, 1),
-    "repetition_penalty": (0, 100),
+    "repetition_penalty": (0.01, 100),  # logits are divided by it or multiplied: 1 is off
     "max_new_tokens": (1, 1e7),
 }
 # Logits are divided by it: below this they would overflow.
@@ -158,7 +159,7 @@ class ReplayOptions:
             raise UsageError("no profile to replay under; give --profile full")
         if self.history not in HISTORIES:
             raise UsageError(f"unknown --history {self.history!r}; choose one of {', '.join(HISTORIES)}")
-        if self.repeat < 1:
-            raise UsageError(f"--repeat is {self.repeat}, but must be at least 1")
-        if self.max_turns is not None and self.max_turns < 1:
-            raise UsageError(f"--max-turns is {self.max_turns}, but must be at least 1")
+        if not 1 <= self.repeat <= MOST_REPEATS:
+            raise UsageError(f"--repeat is {brief(self.repeat)}, but must be from 1 to {MOST_REPEATS:,}")
+        if self.max_turns is not None and not 1 <= self.max_turns <= MAX_LENGTH:
+            raise UsageError(f"--max-turns is {brief(self.max_turns)}, but must be from 1 to {MAX_LENGTH}")

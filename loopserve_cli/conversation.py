@@ -196,6 +196,10 @@ class Conversation:
         self._roll_back(full)
         return agreed
 
+    def settle(self) -> int:
+        """Forget what the engine holds beyond the dialogue as it is now; how many tokens that were."""
+        return self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.turns else [])
+
     @property
     def missing(self) -> int:
         """How many tokens of the dialogue so far the engine does not hold."""

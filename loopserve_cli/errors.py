@@ -23,5 +23,9 @@ class ModelError(LoopserveError):
     """A model that cannot be loaded."""
 
 
+class NumbersError(LoopserveError):
+    """A model that computed NaN or infinity, from which no token can be drawn."""
+
+
 class ContextLimitError(LoopserveError):
     """A turn that does not fit into the model's context."""

@@ -6,7 +6,6 @@ says so, in `PREFILL_DEFAULTS` and `KEEP_DEFAULTS`.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,19 @@ from typing import Any
 from loopserve_cli.errors import UsageError
 
 DEFAULT_PROFILE = "loopserve"
+# No dialogue is longer, in tokens: a larger number of keys, rows or tokens says nothing.
+LONGEST = 2**24
+# Rows of queries that are held in every layer, or compared with every key.
+MOST_ROWS = 4096
+
+
+def brief(value: Any) -> str:
+    """A setting's value as an error shows it; a very long one is cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +35,28 @@ class Setting:
     """What one number or word of a profile may be."""
 
     kind: type
-    low: float | None = None
-    high: float | None = None
+    low: float = 0
+    high: float = LONGEST
     choices: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its type; raises UsageError with the setting's name and range."""
         if self.choices:
             if value not in self.choices:
-                raise UsageError(f"{name} is {value!r}; choose one of {', '.join(self.choices)}")
+                raise UsageError(f"{name} is {brief(value)}; choose one of {', '.join(self.choices)}")
             return value
         if isinstance(value, str):
             try:
                 value = self.kind(value)
             except ValueError:
-                raise UsageError(f"{name} is {value!r}, but must be a number") from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UsageError(f"{name} is {value!r}, but must be a number")
+                raise UsageError(f"{name} is {brief(value)}, but must be a number") from None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            raise UsageError(f"{name} is {brief(value)}, but must be a number")
+        if not self.low <= value <= self.high:
+            shown = brief(value) if isinstance(value, int) else f"{value:g}"
+            raise UsageError(f"{name} is {shown}, but must be from {self.low:g} to {self.high:.10g}")
         if self.kind is int and value != int(value):
-            raise UsageError(f"{name} is {value!r}, but must be a whole number")
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            span = f"from {self.low:g} to {self.high:g}" if self.high is not None else f"at least {self.low:g}"
-            raise UsageError(f"{name} is {value:g}, but must be {span}")
+            raise UsageError(f"{name} is {brief(value)}, but must be a whole number")
         return self.kind(value)
 
 
@@ -56,13 +68,13 @@ NOT_EVICTING = ("everything", "adakv")
 SETTINGS: dict[str, dict[str, Setting]] = {
     "prefill": {
         "alpha": Setting(float, 0.01, 1.0),
-        "sample_rows": Setting(int, 1),
+        "sample_rows": Setting(int, 1, MOST_ROWS),
         "candidates": Setting(int, 1),
         "share": Setting(str, choices=("head", "group")),
         "objective": Setting(str, choices=("lines", "optimal", "latency")),
         "verticals": Setting(int, 0),
         "slashes": Setting(int, 1),
-        "window": Setting(int, 1),
+        "window": Setting(int, 1, MOST_ROWS),
         "sinks": Setting(int, 0),
         "local": Setting(int, 1),
         "dense_rows": Setting(int, 0),
@@ -75,11 +87,11 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "interval": Setting(int, 1),
         "first": Setting(str, choices=("prompt", "full")),
         "group": Setting(str, choices=("mean", "max")),
-        "follow": Setting(int, 0),
+        "follow": Setting(int, 0, MOST_ROWS),
         "sinks": Setting(int, 0),
         "recent": Setting(int, 0),
-        "window": Setting(int, 1),
-        "pool_width": Setting(int, 1),
+        "window": Setting(int, 1, MOST_ROWS),
+        "pool_width": Setting(int, 1, MOST_ROWS),
         "floor": Setting(float, 0.0, 1.0),
     },
     "retain": {"tier": Setting(str, choices=TIERS)},
@@ -266,6 +278,8 @@ def load_profile(name: str) -> Profile:
         raise UsageError(f"{path}: cannot be read: {error.strerror}; check its path and mode") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except ValueError:
+        raise UsageError(f"{name[:40]!r} is no file's name: it holds a NUL or half a character") from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

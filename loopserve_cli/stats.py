@@ -5,13 +5,16 @@ Units are in the names. `None` means unknown, never zero: a value that was not m
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from typing import Any
 
+# Sums of larger whole numbers are no floats, so they cannot be divided or shown.
+MOST = 10**300
 PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
 
 
@@ -103,22 +106,52 @@ class TurnRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TurnRecord:
-        """A record read back; fields this version does not know are dropped, one of a wrong type is a TypeError."""
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        """A record read back; fields this version does not know are dropped, one of a wrong type is a TypeError.
+
+        A number that nothing could have measured, such as 1e400, is read as unknown.
+        """
+        known: dict[str, Any] = {}
         for f in fields(cls):
-            kinds, words = JSON_KINDS[str(f.type)]
-            if f.name in known and not isinstance(known[f.name], kinds):
+            if f.name not in data:
+                continue
+            fits, words = JSON_KINDS[str(f.type)]
+            value = data[f.name]
+            if not fits(value):
                 raise TypeError(f"{f.name} must be {words}")
+            if isinstance(value, list):
+                known[f.name] = [number for number in value if _measurable(number)]
+            else:
+                known[f.name] = value if _measurable(value) else None
         return cls(**known)
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is text without half characters, which no file or terminal takes."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _measurable(value: Any) -> bool:
+    """False for what is infinite or no number, and for whole numbers of hundreds of digits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -MOST <= value <= MOST
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, [*value, *value.values()]))
+
+
 # What a field of the record is in JSON, by its annotation, and in words.
-JSON_KINDS: dict[str, tuple[Any, str]] = {
-    "str | None": (str | None, "text or null"),
-    "int | None": (int | None, "a whole number or null"),
-    "float | None": (float | int | None, "a number or null"),
-    "list[float]": (list, "a list"),
-    "dict[str, str]": (dict, "an object"),
+JSON_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str | None": (lambda one: one is None or _is_text(one), "text or null"),
+    "int | None": (lambda one: one is None or (_is_number(one) and isinstance(one, int)), "a whole number or null"),
+    "float | None": (lambda one: one is None or _is_number(one), "a number or null"),
+    "list[float]": (lambda one: isinstance(one, list) and all(map(_is_number, one)), "a list"),
+    "dict[str, str]": (_are_texts, "an object"),
 }
 
 

@@ -97,7 +97,7 @@ CASES = {
     "top-p 2": Case("replay demo --top-p 2", 2, "top_p is 2.0, but must be from 0 to 1"),
     "top-k -5": Case("chat --top-k -5 hi", 2, "top_k is -5, but must be from 0 to 1,000,000,000"),
     "min-p 3": Case("chat --min-p 3 hi", 2, "min_p is 3.0, but must be from 0 to 1"),
-    "penalty 0": Case("chat --repetition-penalty 0 hi", 2, "repetition_penalty must be above 0 (1 is off)"),
+    "penalty 0": Case("chat --repetition-penalty 0 hi", 2, "repetition_penalty is 0.0, but must be from 0.01 to 100"),
     "no new tokens": Case("chat --max-new-tokens 0 hi", 2, "max_new_tokens is 0, but must be from 1 to 10,000,000"),
     "seed -1": Case(
         "chat --seed -1 hi",
@@ -125,7 +125,7 @@ CASES = {
     "set a negative budget": Case(
         "replay demo --set keep.budget=-5",
         2,
-        "--set keep.budget=-5: keep.budget is -5, but must be at least 1",
+        "--set keep.budget=-5: keep.budget is -5, but must be from 1 to 16777216",
     ),
     "set a word for a number": Case(
         "chat --set prefill.alpha=much hi",
@@ -159,7 +159,7 @@ CASES = {
         "profiles check alpha.toml", 2, "alpha.toml: prefill.alpha is 2, but must be from 0.01 to 1"
     ),
     "profile: negative budget": Case(
-        "replay demo --profile budget.toml", 2, "budget.toml: keep.budget is -5, but must be at least 1"
+        "replay demo --profile budget.toml", 2, "budget.toml: keep.budget is -5, but must be from 1 to 16777216"
     ),
     "profile: unknown policy": Case(
         "profiles check policy.toml", 2, "policy.toml: unknown prefill policy 'magic'; known: {policies}"
@@ -353,8 +353,8 @@ CASES = {
         "huge-broken.jsonl:2: not valid JSON at column 29 (Unterminated string starting at); "
         "mend the line or remove it",
     ),
-    "replay: repeat 0": Case("replay demo --repeat 0", 2, "--repeat is 0, but must be at least 1"),
-    "replay: max-turns 0": Case("replay demo --max-turns 0", 2, "--max-turns is 0, but must be at least 1"),
+    "replay: repeat 0": Case("replay demo --repeat 0", 2, "--repeat is 0, but must be from 1 to 1,000,000"),
+    "replay: max-turns 0": Case("replay demo --max-turns 0", 2, "--max-turns is 0, but must be from 1 to 16777216"),
     "replay: unknown history": Case(
         "replay demo --history made-up", 2, "unknown --history 'made-up'; choose one of recorded, live"
     ),

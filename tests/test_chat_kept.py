@@ -225,3 +225,22 @@ def test_the_demo_model_goes_on_from_its_cache_and_refuses_one_of_another_dtype(
     assert "x.kv.safetensors was saved in float32 (now bfloat16; see --dtype); prefilling the history instead\n" in err
     _, err = demo(capsys, "What is the colour of Anna?")
     assert f"{held} tokens of history loaded from x.kv.safetensors in " in err
+
+
+def test_a_cache_saved_after_the_system_prompt_changed_fits_the_dialogue() -> None:
+    session = talked("own.jsonl")
+    held = len(engine_of(session).tokens)
+    dispatch(session, "/system be brief")
+    with pytest.raises(UsageError, match="the cache holds nothing of the dialogue as it is now; ask something first"):
+        dispatch(session, "/save --kv")
+    assert not Path("own.kv.safetensors").exists()
+    session.ask("more")
+    dispatch(session, "/system be brief and kind")
+    printed(session)
+    dispatch(session, "/save --kv")
+    kept_tokens = engine_of(session).tokens
+    assert "".join(map(chr, kept_tokens)) == "\ue000be brief"
+    assert engine_of(session).saved(Path("own.kv.safetensors")).tokens == kept_tokens
+    told = printed(session)[1]
+    assert told.startswith(f"kept the cache of {len(kept_tokens)} tokens in own.kv.safetensors (")
+    assert "more were of the dialogue before it changed" in told and held > len(kept_tokens)

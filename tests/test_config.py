@@ -43,7 +43,7 @@ def test_model_options_take_devices(device: str) -> None:
         ({"top_p": 1.1}, "top_p is 1.1, but must be from 0 to 1"),
         ({"top_k": -1}, "top_k is -1"),
         ({"min_p": 2}, "min_p is 2"),
-        ({"repetition_penalty": 0}, "repetition_penalty must be above 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0, but must be from 0.01 to 100"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"stop": ("",)}, "a stop string is empty"),
         ({"temperature": float("nan")}, "temperature is nan"),

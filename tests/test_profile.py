@@ -48,7 +48,7 @@ def test_every_shipped_profile_loads_and_full_is_one_of_them() -> None:
         ({"prefill": {"policy": "dense", "beta": 1}}, "here: unknown key prefill.beta; known: alpha"),
         ({"prefill": {"policy": "dense", "alpha": 2}}, "here: prefill.alpha is 2, but must be from 0.01 to 1"),
         ({"prefill": {"policy": "dense", "alpha": 0.9}}, "here: prefill policy 'dense' has no setting 'alpha'"),
-        ({"keep": {"policy": "everything", "budget": -5}}, "here: keep.budget is -5, but must be at least 1"),
+        ({"keep": {"policy": "everything", "budget": -5}}, "here: keep.budget is -5, but must be from 1 to 16777216"),
         ({"keep": {"policy": "everything", "budget": 1.5}}, "here: keep.budget is 1.5, but must be a whole number"),
         ({"keep": {"policy": "everything", "budget": True}}, "here: keep.budget is True, but must be a number"),
         ({"keep": {"policy": "everything", "budget": "many"}}, "here: keep.budget is 'many', but must be a number"),

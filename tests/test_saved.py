@@ -109,7 +109,7 @@ def test_the_file_is_safetensors_with_the_rows_as_they_are(tier: str, path: Path
         assert torch.equal(tensors[f"layers.{number}.values"], values[0])
     with safe_open(path, framework="pt") as opened:
         facts = json.loads(opened.metadata()["loopserve"])
-    assert facts["format"] == 1 and facts["identity"]["model"] == "tiny-llama"
+    assert facts["format"] == 2 and facts["identity"]["model"] == "tiny-llama"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -320,7 +320,7 @@ def test_rows_that_do_not_belong_together_are_refused(change: object, file: Path
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (lambda told: told | {"format": 2, "version": "9.0"}, "was saved by loopserve 9.0 in another format"),
+        (lambda told: told | {"format": 3, "version": "9.0"}, "was saved by loopserve 9.0 in another format"),
         (lambda told: {}, "is damaged"),
         (lambda told: [], "is damaged"),
         (lambda told: told | {"identity": {"model": "x"}}, "is damaged"),

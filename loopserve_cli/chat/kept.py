@@ -11,7 +11,7 @@ from rich.text import Text
 from loopserve_cli.chat.figures import count, duration, size
 from loopserve_cli.chat.interrupts import quiet_keyboard
 from loopserve_cli.chat.session import Session
-from loopserve_cli.errors import LoopserveError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.transcript.write import write_error
 
 # What the last turn left to the next one: an answer's last token, and what the template writes after it. Fed with the
@@ -61,6 +61,9 @@ def keep(session: Session, transcript: Path) -> None:
     """Write what the engine holds; raises LoopserveError if that fails, and leaves an older file as it was."""
     path = beside(transcript)
     engine = session.conversation.engine
+    left_out = 0 if engine.freezes else session.conversation.settle()  # a tier that freezes refuses below
+    if left_out and not engine.tokens:
+        raise UsageError("the cache holds nothing of the dialogue as it is now; ask something first")
     began = time.perf_counter()
     with quiet_keyboard(), session.err.status(Text(f"writing {path}")):
         try:
@@ -68,7 +71,8 @@ def keep(session: Session, transcript: Path) -> None:
         except OSError as error:
             raise write_error(path, error) from None
     took = duration((time.perf_counter() - began) * 1e3)
-    session.note(f"kept the cache of {count(len(engine.tokens))} tokens in {path} ({size(written)}, {took})")
+    changed = f"; {count(left_out)} more were of the dialogue before it changed" if left_out > ANSWERS_END else ""
+    session.note(f"kept the cache of {count(len(engine.tokens))} tokens in {path} ({size(written)}, {took}){changed}")
 
 
 def feed(session: Session, transcript: Path) -> None:

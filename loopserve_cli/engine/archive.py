@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
 from loopserve_cli.engine.placement import layer_devices
-from loopserve_cli.engine.saved import SavedStore, write
+from loopserve_cli.engine.prefiller import Prefiller
+from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, write
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
+from loopserve_cli.profile import PolicyOptions, Profile
+
+PLAIN = Profile("full", "full attention", PolicyOptions("dense"), PolicyOptions("everything"))
 
 
 class Archive:
@@ -22,6 +28,7 @@ class Archive:
         """Nothing is read of the model yet; the identity of a quantised one was, before its first use."""
         self._loaded = loaded
         self._identity = loaded.identity
+        self._forms: Forms | None = None
 
     @property
     def identity(self) -> Identity:
@@ -48,11 +55,21 @@ class Archive:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that does not belong here."""
         if held.freezes:
             raise UsageError(f"{path}: retain.tier is evict, which loads no saved cache")
-        saved = SavedStore.read(path)
-        difference = saved.identity.difference(self.identity)
+        difference = SavedStore.facts(path).identity.difference(self.identity)
         if difference is not None:
             raise LoopserveError(f"{path} was saved {difference}")
-        return saved
+        vocabulary = self._loaded.model.get_input_embeddings().weight.shape[0]
+        return SavedStore.read(path, self.forms, vocabulary)
+
+    @property
+    def forms(self) -> Forms:
+        """What this model's layers store, seen from one token that is fed to it, and forgotten."""
+        if self._forms is None:
+            held = Held(self._loaded.layers, PLAIN, self._loaded.handover)
+            Prefiller(self._loaded).feed(held, [0], PrefillTurn(prefill_policy(PLAIN.prefill)), None)
+            pairs = [layer.rows() for layer in held.store.layers]
+            self._forms = [(_form(keys), _form(values)) for keys, values in pairs]
+        return self._forms
 
     @torch.inference_mode()
     def restore(self, saved: SavedStore, held: Held) -> None:
@@ -67,3 +84,7 @@ class Archive:
             raise
         held.tokens += saved.tokens
         held.made_under |= saved.profiles
+
+
+def _form(rows: Tensor) -> RowForm:
+    return RowForm(rows.dtype, rows.shape[1], rows.shape[3])

@@ -21,7 +21,7 @@ from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.key_mass import key_mass
 
 ACCUMULATED_ROWS = 32
-# Tokens a working set has room for after its only choice; it grows when they are more.
+# Tokens a working set has room for at most after a choice; it grows when they are more.
 ROOM = 256
 
 
@@ -180,7 +180,7 @@ class DecodeTurn:
                 keys = self.policy.select(self.seen(number, key))
                 state.chosen = keys is not None
                 if keys is not None:
-                    state.buffers.working.fill(keys, key, value, room=interval or ROOM)
+                    state.buffers.working.fill(keys, key, value, room=min(interval or ROOM, ROOM))
 
     def seen(self, layer: int, key: Tensor) -> Seen:
         """What the policy may judge one layer's keys [G, N, D] by."""

@@ -14,6 +14,7 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.archive import Archive
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.loader import LoadedModel
@@ -26,7 +27,7 @@ from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
-from loopserve_cli.errors import ContextLimitError, ModelError
+from loopserve_cli.errors import ContextLimitError, ModelError, NumbersError
 from loopserve_cli.policies.keep import KeepPolicy
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
@@ -193,9 +194,13 @@ class Engine:
         self._store.reserve(len(self.tokens) + len(ids))
         prefill = self.new_prefill()
         watching = self._held.decode if self.freezes else None
-        for chunk, done in self._chunks(ids, prefill):
-            self._prefiller.feed(self._held, chunk, prefill, watching)
-            yield PrefillProgress(done, len(ids))
+        began = len(self.tokens)
+        with undone_unless_numbers(self._held, began):
+            for chunk, done in self._chunks(ids, prefill):
+                logits = self._prefiller.feed(self._held, chunk, prefill, watching)
+                if done == len(ids) and not bool(healthy(logits).all()):
+                    raise self._no_numbers()
+                yield PrefillProgress(done, len(ids))
 
     def turn(
         self,
@@ -210,8 +215,15 @@ class Engine:
         between chunks and between tokens. `submitted` is the `time.perf_counter` stamp TTFT counts from.
         The last token of an answer is not in the store: it is fed with the next turn, which begins with it.
         Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit, ModelError for an id
-        that the model does not know.
+        that the model does not know, NumbersError for logits that are none: the turn is then taken back.
         """
+        with undone_unless_numbers(self._held, len(self.tokens)):
+            yield from self._turn(ids, sampling, cancelled, submitted)
+
+    def _turn(
+        self, ids: list[int], sampling: SamplingOptions, cancelled: Callable[[], bool], submitted: float | None
+    ) -> Iterator[Event]:
+        """The turn; on a NumbersError what it has fed is still there."""
         assert ids, "a turn needs at least one new token"
         self._check_known(ids)
         self._check_context(len(ids) + 1)
@@ -248,6 +260,8 @@ class Engine:
                 break
             assert logits is not None
             token = sampler.draw(logits)
+            if token is None:
+                raise self._no_numbers()
             stamps.append(watch.ms())
             output.append(token)
             text = "" if token in self._stop_ids else stream.push(token)
@@ -290,6 +304,9 @@ class Engine:
             graph_refusal=self._stepper.refusal,
         )
         yield TurnDone(record)
+
+    def _no_numbers(self) -> NumbersError:
+        return numbers_error(self.model_name, self.dtype, self.quant)
 
     def _with_stale(self, ids: list[int]) -> list[int]:
         """The ids to feed: all of the dialogue where what is held goes stale as it gets that long."""

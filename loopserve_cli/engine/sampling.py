@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.engine.finite import healthy
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
@@ -19,17 +20,17 @@ def processors(options: SamplingOptions) -> LogitsProcessorList:
 
     found = lp.LogitsProcessorList()
     if options.repetition_penalty != 1.0:
-        found.append(lp.RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        found.append(lp.RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
     if options.temperature == 0:
         return found
     if options.temperature != 1.0:
-        found.append(lp.TemperatureLogitsWarper(options.temperature))
+        found.append(lp.TemperatureLogitsWarper(float(options.temperature)))
     if options.top_k:
         found.append(lp.TopKLogitsWarper(options.top_k))
     if options.top_p < 1.0:
-        found.append(lp.TopPLogitsWarper(options.top_p))
+        found.append(lp.TopPLogitsWarper(float(options.top_p)))
     if options.min_p > 0.0:
-        found.append(lp.MinPLogitsWarper(options.min_p))
+        found.append(lp.MinPLogitsWarper(float(options.min_p)))
     return found
 
 
@@ -49,15 +50,24 @@ class Sampler:
         else:
             self._generator.seed()
 
-    def draw(self, logits: Tensor) -> int:
-        """The next token from logits [1, V]."""
+    def draw(self, logits: Tensor) -> int | None:
+        """The next token from logits [1, V]; None where they are no numbers, or all minus infinity.
+
+        Both come over in one transfer: the host waits for the device once per token.
+        """
         scores = logits.float()
+        sound = healthy(scores)
         if self._processors:
             scores = self._processors(self._ids, scores)
+        if self._processors:
+            sound = sound & healthy(scores)
         if self.greedy:
             token = scores.argmax(-1, keepdim=True)
         else:
+            # From no numbers it cannot draw, and on a GPU would end the process.
+            scores = torch.where(sound, scores, 0.0)
             token = torch.multinomial(scores.softmax(-1), 1, generator=self._generator)
         if self._penalises:
             self._ids = torch.cat([self._ids, token], dim=1)
-        return int(token)
+        drawn = int(torch.where(sound, token, -1))
+        return drawn if drawn >= 0 else None

@@ -5,14 +5,15 @@ A safetensors file:
     tokens               int64 [N], the ids that the store holds
     layers.{i}.keys      [G, N, D], as the store has them
     layers.{i}.values    [G, N, D]
-    sums                 int64, a checksum of each tensor above, in this order
+    sums                 int64 [blocks, 2], a checksum of tokens and of each head of each tensor above, in this order
 
 and in its metadata, under "loopserve", JSON: the format's number, loopserve's version, the model's identity, and the
 profiles under which the rows were computed.
 
 It is written here and not by safetensors' `save_file`, which takes all tensors at once, contiguous and in the host's
 memory: the store has them in larger buffers, and perhaps on a GPU. So one head's rows at a time are copied, and only
-from a GPU. It is read by safetensors, which maps the file into memory.
+from a GPU. It is read by safetensors, which maps the file into memory and compares lengths with the header. Names,
+shapes and dtypes are compared with the model's before any tensor is read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,15 +32,34 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from loopserve_cli import __version__
-from loopserve_cli.engine.identity import Identity, words
+from loopserve_cli.engine.identity import Identity
+from loopserve_cli.engine.saved_digest import DIGEST_WORDS, blocks, counts, digest, digests, raw
+from loopserve_cli.engine.saved_facts import Facts, OtherFormatError
 from loopserve_cli.errors import LoopserveError, UsageError
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.store import Store
 
-FORMAT = 1
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+# A tensor as the header has it: its dtype by safetensors' name, and its shape.
+Form = tuple[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """One layer's keys or values as a model makes them: dtype, heads G and size D."""
+
+    dtype: torch.dtype
+    heads: int
+    size: int
+
+    def of(self, tokens: int) -> Form:
+        """In a file of so many tokens."""
+        return DTYPES[self.dtype], (self.heads, tokens, self.size)
+
+
+# Of every layer, its keys' and its values'.
+Forms = Sequence[tuple[RowForm, RowForm]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +72,30 @@ class SavedStore:
     tokens: list[int]
 
     @classmethod
-    def read(cls, path: Path) -> SavedStore:
-        """All but the keys and values. Raises LoopserveError for a file that is not one of ours, or damaged."""
+    def facts(cls, path: Path) -> Facts:
+        """What a file says of itself, no tensor read. Raises LoopserveError for one that is not ours, or damaged."""
         with _opened(path) as file:
-            told = (file.metadata() or {}).get("loopserve")
-            if told is None:
-                raise LoopserveError(f"{path}: is no cache that loopserve saved")
-            try:
-                facts = json.loads(told)
-                if facts["format"] != FORMAT:
-                    raise LoopserveError(f"{path}: was saved by loopserve {facts['version']} in another format")
-                identity, profiles = Identity(**facts["identity"]), dict(facts["profiles"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise _damaged(path) from error
-            tokens, sums = file.get_tensor("tokens"), file.get_tensor("sums")
-            if tokens.dtype != torch.int64 or tokens.ndim != 1 or sums.tolist()[:1] != [_checksum(tokens)]:
+            return _facts(path, file)
+
+    @classmethod
+    def read(cls, path: Path, forms: Forms, vocabulary: int) -> SavedStore:
+        """All but the keys and values, of a model with layers of these forms that knows so many ids.
+
+        Raises LoopserveError for a file that is not one of ours, is damaged, or holds anything but such rows.
+        """
+        with _opened(path) as file:
+            facts = _facts(path, file)
+            held = _form(file, "tokens") if "tokens" in file.keys() else None  # noqa: SIM118 - it is no mapping
+            count = held[1][0] if held is not None and len(held[1]) == 1 else 0
+            if not count or {name: _form(file, name) for name in file.keys()} != _expected(forms, count):  # noqa: SIM118
                 raise _damaged(path)
-            return cls(path, identity, profiles, tokens.tolist())
+            tokens = file.get_tensor("tokens")
+            told = file.get_tensor("sums")[:1]
+            if not torch.equal(told, digests("tokens", _told(file), tokens)):
+                raise _damaged(path)
+            if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary:
+                raise LoopserveError(f"{path}: holds tokens that the model does not know")
+            return cls(path, facts.identity, facts.profiles, tokens.tolist())
 
     def into(self, store: Store, devices: Mapping[int, torch.device]) -> None:
         """Append the rows to an empty store of that model, layer by layer, each on its device.
@@ -76,15 +103,51 @@ class SavedStore:
         Raises LoopserveError where something is damaged; the store then holds some layers and others not.
         """
         with _opened(self.path) as file:
-            sums = file.get_tensor("sums").tolist()
-            if len(sums) != 1 + 2 * len(store.layers):
-                raise _damaged(self.path)
+            facts, sums = _told(file), file.get_tensor("sums")
+            done = 1
             for number, layer in enumerate(store.layers):
-                keys, values = (file.get_tensor(f"layers.{number}.{name}") for name in ("keys", "values"))
-                whole = all(part.ndim == 3 and part.shape[1] == len(self.tokens) for part in (keys, values))
-                if not whole or [_checksum(keys), _checksum(values)] != sums[2 * number + 1 : 2 * number + 3]:
-                    raise _damaged(self.path)
-                layer.update(*(part[None].to(devices[number]) for part in (keys, values)))
+                rows = []
+                for name in (f"layers.{number}.keys", f"layers.{number}.values"):
+                    part = file.get_tensor(name)
+                    sound = part.ndim == 3 and part.shape[1] == len(self.tokens)
+                    if not sound or not torch.equal(sums[done : done + len(part)], digests(name, facts, part)):
+                        raise _damaged(self.path)
+                    done += len(part)
+                    rows.append(part[None].to(devices[number]))
+                layer.update(*rows)
+
+
+def _told(file: Any) -> str:
+    """The metadata's text; empty where there is none."""
+    return (file.metadata() or {}).get("loopserve") or ""
+
+
+def _facts(path: Path, file: Any) -> Facts:
+    told = _told(file)
+    if not told:
+        raise LoopserveError(f"{path}: is no cache that loopserve saved")
+    try:
+        return Facts.from_json(told)
+    except OtherFormatError as error:
+        raise LoopserveError(f"{path}: was saved by loopserve {error} in another format") from None
+    except ValueError as error:
+        raise _damaged(path) from error
+
+
+def _form(file: Any, name: str) -> Form:
+    part = file.get_slice(name)
+    return part.get_dtype(), tuple(part.get_shape())
+
+
+def _expected(forms: Forms, tokens: int) -> dict[str, Form]:
+    """All tensors of a file with so many tokens, as its header must have them."""
+    rows: dict[str, Form] = {"tokens": ("I64", (tokens,))}
+    for number, pair in enumerate(forms):
+        rows |= {
+            f"layers.{number}.{name}": form.of(tokens) for name, form in zip(("keys", "values"), pair, strict=True)
+        }
+    blocks_ = sum(counts(shape for _, shape in rows.values()))
+    return {**rows, "sums": ("I64", (blocks_, DIGEST_WORDS))}
 
 
 def write(path: Path, store: Store, tokens: Sequence[int], identity: Identity, profiles: Mapping[str, str]) -> int:
@@ -95,14 +158,13 @@ def write(path: Path, store: Store, tokens: Sequence[int], identity: Identity, p
     """
     target = path.resolve()  # a link stays a link
     _clear(path, target)
-    facts = {"format": FORMAT, "version": __version__, "identity": asdict(identity), "profiles": dict(profiles)}
     tensors = dict(_tensors(store, tokens))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     # It holds all that was said, so nobody else may read it.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(handle, "wb") as file:
-            _write(file, tensors, json.dumps(facts))
+            _write(file, tensors, Facts(identity, profiles).to_json())
             size = file.tell()
         os.replace(temporary, target)
     except BaseException:  # also on Ctrl-C: half a file is of no use, and may be large
@@ -115,7 +177,7 @@ def _clear(path: Path, target: Path) -> None:
     """Refuse to replace a file that is not ours, and remove what killed processes left of theirs."""
     if target.exists():
         try:
-            SavedStore.read(target)
+            SavedStore.facts(target)
         except LoopserveError:
             raise UsageError(
                 f"{path}: exists already and is no cache that loopserve saved; remove it or give another name"
@@ -138,7 +200,8 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], facts: str) -> None:
     header: dict[str, Any] = {"__metadata__": {"loopserve": facts}}
     begin = 0
     shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    for name, (dtype, shape) in {**shapes, "sums": (torch.int64, (len(shapes),))}.items():
+    checked = (sum(counts(shape for _, shape in shapes.values())), DIGEST_WORDS)
+    for name, (dtype, shape) in {**shapes, "sums": (torch.int64, checked)}.items():
         end = begin + torch.Size(shape).numel() * dtype.itemsize
         header[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
         begin = end
@@ -146,28 +209,16 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], facts: str) -> None:
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     sums = []
-    for tensor in tensors.values():
-        total = torch.zeros((), dtype=torch.int64)
-        for block in _blocks(tensor):
+    for name, tensor in tensors.items():
+        for number, block in enumerate(blocks(tensor)):
             block = block.cpu()
-            total += words(block).sum()
+            sums.append(digest(name, number, facts, block))
             file.write(_raw(block))
-        sums.append(total)
     file.write(_raw(torch.stack(sums)))
 
 
-def _checksum(tensor: Tensor) -> int:
-    """The sum of all bytes, eight at a time: finds what was cut off, turned over or never reached the disk."""
-    return int(torch.stack([words(block).sum() for block in _blocks(tensor)]).sum())
-
-
-def _blocks(tensor: Tensor) -> Iterator[Tensor]:
-    """Contiguous parts: the heads of keys or values, or the whole of a list."""
-    yield from tensor if tensor.ndim == 3 else (tensor,)
-
-
 def _raw(block: Tensor) -> memoryview:
-    return block.view(torch.uint8).numpy().data
+    return raw(block)
 
 
 @contextmanager
@@ -175,6 +226,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file; whatever is wrong with it is a LoopserveError."""
     if path.is_dir():
         raise LoopserveError(f"{path}: is a folder, not a saved cache")
+    if path.exists() and not path.is_file():
+        raise LoopserveError(f"{path}: is no regular file, so no saved cache")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

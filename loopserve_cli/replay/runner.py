@@ -9,6 +9,7 @@ inside a dialogue would need its whole history fed again at every turn, and woul
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Token, TurnDone
-from loopserve_cli.errors import LoopserveError
+from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Script
@@ -70,8 +71,10 @@ class Runner:
         sampling = replace(self.options.sampling, max_new_tokens=WARM_UP_TOKENS)
         for profile in self.options.profiles:
             self.engine.set_profile(profile)
-            for _ in Conversation(self.engine, date=self._date).ask(WARM_UP_TEXT, sampling):
-                pass
+            # A model that computes no numbers says so in the dialogues' records; another profile may do better.
+            with contextlib.suppress(NumbersError):
+                for _ in Conversation(self.engine, date=self._date).ask(WARM_UP_TEXT, sampling):
+                    pass
 
     def run(self) -> None:
         """Every repeat of every dialogue under every profile, in the order the module describes."""

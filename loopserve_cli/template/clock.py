@@ -44,6 +44,6 @@ def parse_date(text: str) -> datetime:
     """A date, perhaps with a time, as ISO 8601 writes it, in local time; raises UsageError for another text."""
     try:
         date = datetime.fromisoformat(text)
-    except ValueError:
+        return date if date.tzinfo is None else date.astimezone().replace(tzinfo=None)
+    except (ValueError, OverflowError):  # at either end of the calendar another time zone is beyond it
         raise UsageError(f"date {text!r} is no ISO 8601 date, such as 2026-01-31T09:00:00") from None
-    return date if date.tzinfo is None else date.astimezone().replace(tzinfo=None)

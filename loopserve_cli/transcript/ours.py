@@ -164,15 +164,29 @@ def _header(row: dict[str, Any], place: Place) -> Header:
     if not isinstance(questions_only, bool):
         raise place.error(f"questions_only must be true or false, not {kind(questions_only)}")
     tools = as_tools(row.get("tools"), "tools", place)
+    _check_writable(row, place)
     extra = {k: v for k, v in row.items() if k not in known and k not in ("loopserve", "id", "questions_only", "tools")}
     return Header(**known, id=as_id(row.get("id")), questions_only=questions_only, tools=tools, extra=extra)
+
+
+def _check_writable(row: dict[str, Any], place: Place) -> None:
+    """Raise unless all of a header can be written again; an id that cannot is no id."""
+    for name, value in row.items():
+        try:
+            json.dumps({name: value if name != "id" else None}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise place.error(f"{shown(name)} holds half a character; remove it or write the whole pair") from None
+        except RecursionError:
+            raise place.error(f"{shown(name)} is nested too deeply; remove it") from None
 
 
 def is_date(text: str) -> bool:
     """Whether a text is a date, perhaps with a time, as ISO 8601 writes it."""
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        date = datetime.fromisoformat(text)
+        if date.tzinfo is not None:
+            date.astimezone()
+    except (ValueError, OverflowError):
         return False
     return True
 
@@ -199,5 +213,12 @@ def _record(stats: dict[str, Any], place: Place) -> TurnRecord:
     try:
         return TurnRecord.from_json(stats)
     except TypeError as error:
-        name = str(error).split()[0]
-        raise place.error(f"stats.{error}, not {kind(stats[name])}") from None
+        name, _, words = str(error).partition(" must be ")
+        raise place.error(f"stats.{error}, not {wrong(stats[name], words)}") from None
+
+
+def wrong(value: Any, words: str) -> str:
+    """What a value is that is not as `words` say; of the right kind, it is wrong by what it holds."""
+    if not words.startswith(kind(value)):
+        return kind(value)
+    return "one with half a character" if isinstance(value, str) else f"{kind(value)} with other things in it"

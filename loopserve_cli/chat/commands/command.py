@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +48,14 @@ def path_argument(argument: str, usage: str) -> Path:
         raise UsageError(f"which file? {usage}")
     try:
         path = Path(text).expanduser()
-        path.absolute()
+        os.lstat(path.absolute())
     except RuntimeError:
         raise UsageError(f"{text}: whose home folder this is, is not known; give the whole path") from None
-    except FileNotFoundError:
-        raise UsageError(f"{text}: the working folder was removed; give the whole path") from None
+    except ValueError:
+        raise UsageError(f"{text[:40]!r} is no file's name: it holds a NUL or half a character") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{text[:40]!r}... is too long for a file's name") from None
+        if not path.is_absolute() and not Path(os.curdir).exists():
+            raise UsageError(f"{text}: the working folder was removed; give the whole path") from None
     return path
