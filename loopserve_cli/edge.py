@@ -18,6 +18,7 @@ from typing import Any
 import typer
 
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.printable import printable
 
 
 def guarded(command: Any, arguments: list[str]) -> int:
@@ -91,7 +92,7 @@ def _complain(error: Exception) -> None:
 
 def _say(text: str) -> None:
     if sys.stderr is not None:
-        print(f"loopserve: {text}", file=sys.stderr)
+        print(f"loopserve: {printable(text)}", file=sys.stderr)
 
 
 def _drop_stdout() -> None:

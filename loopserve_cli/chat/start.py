@@ -24,6 +24,7 @@ from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
+from loopserve_cli.output import CleanConsole
 from loopserve_cli.transcript import Header, TranscriptWriter, resume
 
 Past = tuple[Header, list[Message], TranscriptWriter]
@@ -56,7 +57,7 @@ def run(options: ChatOptions) -> int:
 
 def console(stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no highlighting."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return CleanConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def warning(err: Console) -> Callable[[str], None]:
