@@ -23,6 +23,7 @@ from typing import Any
 import typer
 
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.printable import printable
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -129,7 +130,7 @@ def _complain(error: Exception) -> None:
 def _say(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):  # the terminal may be gone; the exit code tells
-            print(f"loopserve: {text}", file=sys.stderr)
+            print(f"loopserve: {printable(text)}", file=sys.stderr)
 
 
 def _drop_stdout() -> None:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from loopserve_cli.printable import printable
 
 PLAIN_WIDTH = 160
 
 
+class CleanConsole(Console):
+    """A console on which no text acts on the terminal and no link hides its target; Rich's own control codes pass."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of the renderable, their text cleaned."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else _clean(segment)
+
+
+def _clean(segment: Segment) -> Segment:
+    style = segment.style
+    return Segment(printable(segment.text), style.update_link(None) if style is not None and style.link else style)
+
+
 def output_console() -> Console:
     """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False)
+    return CleanConsole(
+        file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False
+    )
 
 
 def new_table() -> Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
+from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
 
 DEFAULT_PROFILE = "loopserve"
 # No dialogue is longer, in tokens: a larger number of keys, rows or tokens says nothing.
@@ -266,7 +267,9 @@ def load_profile(name: str) -> Profile:
         return load_profile(base).with_overrides(settings)
     path = profile_path(name)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path, PROFILE_LIMIT, streams=True).decode("utf-8-sig")
+    except Refused as refusal:
+        raise UsageError(f"{path}: {refusal}") from None
     except FileNotFoundError:
         if name.endswith(".toml"):
             raise UsageError(f"{path}: no such file; check the path") from None

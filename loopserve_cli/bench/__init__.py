@@ -18,12 +18,12 @@ def run_turns(options: TurnsOptions) -> int:
     profile may answer otherwise; it is said, and the status is 0.
     Raises UsageError when the dialogue does not fit into the model's context, ModelError while loading.
     """
-    from rich.console import Console
-
     from loopserve_cli.engine.names import require
 
     require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
-    console = Console(stderr=True, highlight=False)
+    from loopserve_cli.output import CleanConsole
+
+    console = CleanConsole(stderr=True, highlight=False)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
-from loopserve_cli.chat.printable import printable
 from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
+from loopserve_cli.printable import printable
 
 REDRAW_SECONDS = 0.05
 REDRAW_SHARE = 0.2

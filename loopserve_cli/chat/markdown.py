@@ -38,7 +38,7 @@ class Blocks(Markdown):
 
     def __init__(self, source: str, parser: MarkdownIt) -> None:
         """Parse `source` anew."""
-        super().__init__("", code_theme=CODE_THEME)
+        super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         self.markup = source
         self.parsed = parser.parse(source)
         for token in self.parsed:

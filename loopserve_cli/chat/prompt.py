@@ -14,9 +14,9 @@ from prompt_toolkit.styles import Style
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
 from loopserve_cli.chat.keys import bindings
-from loopserve_cli.chat.printable import printable
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.terminal import encodable
+from loopserve_cli.printable import printable
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
 REFRESH_SECONDS = 0.5

@@ -17,14 +17,14 @@ from rich.text import Text
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
-from loopserve_cli.chat.printable import printable
 from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import ContextLimitError, LoopserveError, UsageError
 from loopserve_cli.messages import Message
+from loopserve_cli.printable import printable
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript.open_file import Stamp
 
@@ -135,6 +135,9 @@ class Session:
         whole = "\n\n".join([*(a.text.rstrip("\n") for a in attached), text])
         try:
             record = self._turn(whole, list(self.conversation.messages))
+        except ContextLimitError:
+            self.next_input, self.attachments = text, attached  # to be shortened and asked again
+            raise
         except LoopserveError:
             if attached:
                 self.note(f"attached no more: {', '.join(a.name for a in attached)}")

@@ -7,6 +7,7 @@ import sys
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.shown import NotShown
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_stream
 
 
 def only_message(message: str | None) -> str | None:
@@ -23,7 +24,9 @@ def only_message(message: str | None) -> str | None:
     if sys.stdin.isatty():
         return None
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_stream(sys.stdin.buffer, MESSAGE_LIMIT).decode("utf-8-sig").replace("\r\n", "\n")
+    except Refused as refusal:
+        raise UsageError(f"standard input {refusal}") from None
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8 text; save it as UTF-8") from None
     if not text.strip():

@@ -27,6 +27,7 @@ from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.messages import Message
+from loopserve_cli.output import CleanConsole
 from loopserve_cli.transcript import Header, TranscriptWriter, resume
 from loopserve_cli.transcript.write import target_of
 from loopserve_cli.transcript.writer import read_one
@@ -96,7 +97,7 @@ def check_working_folder() -> None:
 
 def console(stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no highlighting."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return CleanConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def warning(err: Console) -> Callable[[str], None]:

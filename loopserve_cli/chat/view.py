@@ -9,8 +9,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from loopserve_cli.chat.printable import printable
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.printable import printable
 
 
 class View(Protocol):

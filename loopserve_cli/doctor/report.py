@@ -25,6 +25,7 @@ from loopserve_cli.doctor.hardware import (
 )
 from loopserve_cli.doctor.software import bitsandbytes_check, software_checks
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.output import CleanConsole
 
 MAIN_MEMORY = "main memory"
 COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
@@ -44,7 +45,7 @@ def run(as_json: bool) -> int:
     if as_json:
         print(json.dumps(document(well, checks, where, memory), indent=2))
     else:
-        show(Console(), checks, where, memory)
+        show(CleanConsole(), checks, where, memory)
     return 0 if well else 1
 
 

@@ -38,8 +38,6 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted, what was measured until then is reported. Raises UsageError and
     TranscriptError before the model is loaded, ModelError while it is.
     """
-    from rich.console import Console
-
     from loopserve_cli.replay.document import prepare_folder
     from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.script import read_scripts
@@ -50,7 +48,9 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
     if options.out is not None:
         prepare_folder(options.out)
-    console = Console(stderr=True, highlight=False)
+    from loopserve_cli.output import CleanConsole
+
+    console = CleanConsole(stderr=True, highlight=False)
     records, environment, interrupted = measure(options, scripts, console, open_engine)
     report(options, scripts, records, environment, console)
     if interrupted:

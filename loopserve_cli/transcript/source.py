@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 import zlib
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loopserve_cli import files
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.transcript.ours import is_header
 from loopserve_cli.transcript.place import Place, RecordError
@@ -50,9 +50,9 @@ class SourceFile:
     def read_packed(cls, path: Path | None) -> SourceFile:
         """The file, unpacked where gzip packed it, or for None what comes from stdin; raises TranscriptError."""
         if path is None:
-            return cls._of("stdin", "stdin", _unpacked("stdin", sys.stdin.buffer.read()))
+            return cls._of("stdin", "stdin", _unpacked("stdin", _stdin_bytes()))
         stem = Path(path.name.removesuffix(".gz")).stem
-        return cls._of(str(path), stem, _unpacked(str(path), _file_bytes(path)))
+        return cls._of(str(path), stem, _unpacked(str(path), _file_bytes(path, streams=True)))
 
     @classmethod
     def _of(cls, name: str, stem: str, raw: bytes) -> SourceFile:
@@ -132,10 +132,19 @@ def parse(place: Place, data: bytes) -> Any:
     raise where.error(problem)
 
 
-def _file_bytes(path: Path) -> bytes:
+def _stdin_bytes() -> bytes:
+    try:
+        return files.read_stream(sys.stdin.buffer, files.TRANSCRIPT_LIMIT)
+    except files.Refused as refusal:
+        raise Place("stdin").error(str(refusal)) from None
+
+
+def _file_bytes(path: Path, streams: bool = False) -> bytes:
     place = Place(str(path))
     try:
-        return path.read_bytes()
+        return files.read_file(path, files.TRANSCRIPT_LIMIT, streams)
+    except files.Refused as refusal:
+        raise place.error(str(refusal)) from None
     except FileNotFoundError:
         raise place.error("no such file; check the path") from None
     except IsADirectoryError:
@@ -151,7 +160,9 @@ def _unpacked(name: str, raw: bytes) -> bytes:
     if not raw.startswith(GZIP):
         return raw
     try:
-        return gzip.decompress(raw)
+        return files.unpacked(raw, files.TRANSCRIPT_LIMIT)
+    except files.Refused as refusal:
+        raise Place(name).error(str(refusal)) from None
     except EOFError:
         raise Place(name).error("the gzip file is cut off; copy or download it again") from None
     except (OSError, zlib.error):

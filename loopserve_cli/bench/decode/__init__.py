@@ -24,7 +24,6 @@ def run_decode(options: DecodeOptions) -> int:
     from loopserve_cli.engine.names import require
 
     require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
-    from rich.console import Console
 
     from loopserve_cli.bench.contest import check_room
     from loopserve_cli.bench.decode.bound import bound_of
@@ -36,9 +35,9 @@ def run_decode(options: DecodeOptions) -> int:
     from loopserve_cli.engine.engine import Engine
     from loopserve_cli.engine.loader import load
     from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import print_document
+    from loopserve_cli.output import CleanConsole, print_document
 
-    console = Console(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True, highlight=False)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)

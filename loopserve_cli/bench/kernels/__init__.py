@@ -21,7 +21,6 @@ def run_kernels(options: KernelsOptions) -> int:
     Raises UsageError for a device or a length that is not there, before anything is timed.
     """
     import torch
-    from rich.console import Console
 
     from loopserve_cli.bench.kernels.grid import GridRun
     from loopserve_cli.bench.kernels.layers import measure_coverage, overall
@@ -29,11 +28,11 @@ def run_kernels(options: KernelsOptions) -> int:
     from loopserve_cli.bench.kernels.tables import print_tables
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import print_document
+    from loopserve_cli.output import CleanConsole, print_document
     from loopserve_cli.policies.prefill import prefill_policy
     from loopserve_cli.profile import load_profile
 
-    console = Console(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True, highlight=False)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)

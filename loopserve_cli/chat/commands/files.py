@@ -11,6 +11,7 @@ from loopserve_cli.chat.kept import drop, feed, keep
 from loopserve_cli.chat.places import new_transcript
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
 from loopserve_cli.transcript.open_file import Stamp
@@ -132,7 +133,9 @@ def begin_with(session: Session, messages: list[Message]) -> None:
 def read_text(path: Path) -> str:
     """A text file; raises LoopserveError in one line for anything else."""
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, MESSAGE_LIMIT, streams=True)
+    except Refused as refusal:
+        raise UsageError(f"{path}: {refusal}") from None
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:

@@ -6,6 +6,9 @@ from __future__ import annotations
 # missed.
 UNPRINTABLE: dict[int, str | None] = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)}
 UNPRINTABLE |= {code: "\ufffd" for code in range(0x7F, 0xA0)} | {13: None}
+# Overrides and isolates of direction show a line in another order than it has. The marks of languages written from
+# right to left, U+200E and U+200F, reorder nothing else and stay.
+UNPRINTABLE |= {code: "\ufffd" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def printable(text: str) -> str:
