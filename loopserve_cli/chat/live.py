@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -149,6 +150,8 @@ class LiveView:
 
     def _draw(self) -> None:
         assert self._live is not None
+        if not self._console.is_terminal:  # it was closed: Rich then draws nothing, and fails not at all
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         start = self._clock()
         self._mend_narrowed()
         settled = [*self._settled, *self._stream.settled()]

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from chat_fakes import FULL, ScriptedEngine
 
 from loopserve_cli.chat import start
@@ -29,8 +30,13 @@ class ForkedChat:
     """One chat; `screen` is all that it wrote. `hook` runs in the child before it begins, with the engine."""
 
     def __init__(
-        self, folder: Path, hook: Callable[[ScriptedEngine], None] = lambda engine: None, resumed: bool = False
+        self,
+        folder: Path,
+        hook: Callable[[ScriptedEngine], None] = lambda engine: None,
+        resumed: bool = False,
+        real: str | None = None,
     ) -> None:
+        """With `real`, the name of a view, it is the demo model that answers, and there is no hook."""
         self.path = folder / "t.jsonl"
         self.screen = ""
         self.master, self.slave = pty.openpty()
@@ -41,7 +47,7 @@ class ForkedChat:
             os.close(self.master)
             os.login_tty(self.slave)
             try:
-                status = _child(folder, self.path, hook, resumed)
+                status = _child(folder, self.path, hook, resumed, real)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -113,7 +119,9 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", text)
 
 
-def _child(folder: Path, path: Path, hook: Callable[[ScriptedEngine], None], resumed: bool) -> int:
+def _child(
+    folder: Path, path: Path, hook: Callable[[ScriptedEngine], None], resumed: bool, real: str | None = None
+) -> int:
     os.chdir(folder)
     os.environ.update(XDG_STATE_HOME=str(folder / "state"), TERM="xterm", COLUMNS="100", LINES="30")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -127,6 +135,10 @@ def _child(folder: Path, path: Path, hook: Callable[[ScriptedEngine], None], res
         hook(engine)
         return Conversation(engine, options.system)  # type: ignore[arg-type]
 
-    start.load_conversation = load  # type: ignore[assignment]
+    if real is None:
+        start.load_conversation = load  # type: ignore[assignment]
+    else:
+        torch.set_num_threads(1)  # a forked child has none of its parent's threads
     given = {"resume": path} if resumed else {"save": path}
-    return start.run(ChatOptions(ModelOptions(), SamplingOptions(), FULL, ui="none", **given))  # type: ignore[arg-type]
+    options = ChatOptions(ModelOptions(), SamplingOptions(), FULL, ui=real or "none", **given)  # type: ignore[arg-type]
+    return start.run(options)

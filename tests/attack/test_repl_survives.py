@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -14,10 +16,14 @@ from typing import Any
 import pytest
 from attack.forked_chat import ANSWER, ForkedChat
 from chat_fakes import LetterTokenizer, ScriptedEngine, dialogue_of, engine_of, make_session, printed
+from rich.console import Console
 
 from loopserve_cli.chat.interrupts import Interrupts
+from loopserve_cli.chat.live import LiveView, Pace
 from loopserve_cli.chat.repl import step
+from loopserve_cli.chat.shown import Shown
 from loopserve_cli.chat.terminal import as_text, encodable
+from loopserve_cli.engine.events import PrefillProgress
 
 CTRL_C = "\x03"
 
@@ -220,6 +226,26 @@ def test_a_terminal_that_goes_away_takes_nothing_along(ignored: bool, code: int,
     else:
         assert said[2] == ("user", "one")
         assert moment == "prefill" or (said[3][1] and ANSWER.startswith(said[3][1]))
+
+
+class NoTerminal(io.StringIO):
+    """A terminal until it is closed; then, as Rich sees one, nothing to draw on."""
+
+    closed_by_user = False
+
+    def isatty(self) -> bool:
+        return not self.closed_by_user
+
+
+def test_a_live_view_says_that_its_terminal_is_gone() -> None:
+    screen = NoTerminal()
+    view = LiveView(Console(file=screen, _environ={"TERM": "xterm"}))
+    view.begin()
+    screen.closed_by_user = True
+    view._pace = Pace(lambda: 0.0)
+    shown = Shown()
+    shown.draw(lambda: view.prefill(PrefillProgress(done=1, total=2)))
+    assert shown.gone is not None and shown.gone.errno == errno.EIO
 
 
 def test_only_two_presses_on_an_empty_line_quit(chats: Any) -> None:
