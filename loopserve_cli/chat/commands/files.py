@@ -9,6 +9,7 @@ from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import count
 from loopserve_cli.chat.kept import drop, feed, keep
 from loopserve_cli.chat.places import new_transcript
+from loopserve_cli.chat.room import check_readable, length_of
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
@@ -24,11 +25,10 @@ def read(session: Session, argument: str) -> None:
     """Attach a file's text to the next message."""
     path = path_argument(argument, "/read FILE")
     text = read_text(path)
+    length = length_of(session, text)
+    check_readable(session, path.name, length)
     session.attachments.append(Attachment(path.name, text))
-    tokens = session.conversation.template.count("user", text)
-    session.note(
-        f"{path.name}: {count(len(text))} characters, {count(tokens)} tokens, go in front of your next message"
-    )
+    session.note(f"{path.name}: {count(len(text))} characters, {length}, go in front of your next message")
 
 
 def save(session: Session, argument: str) -> None:
