@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.text import Text
+
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import count
@@ -85,7 +87,8 @@ def _save_copy(session: Session, path: Path, cache: bool) -> None:
 def load(session: Session, argument: str) -> None:
     """Go on with a dialogue from a file; this one stays in its own transcript."""
     path = path_argument(argument, "/load FILE")
-    dialogues = read_dialogues(path, session.warn)
+    with session.err.status(Text(f"reading {path}")):
+        dialogues = read_dialogues(path, session.warn)
     messages = list(dialogues[0].messages)
     roles = [m.role for m in messages]
     if "assistant" not in roles and roles.count("user") > 1:
