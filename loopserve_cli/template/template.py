@@ -79,10 +79,14 @@ class Template:
         With a `limit`, in tokens, raises ContextLimitError before anything is tokenised if its length tells that it
         is exceeded: first by what the users said, before it is written, then by what the template wrote.
         """
-        self._check(self.least_said(messages, limit), limit)
+        self.check_length(messages, limit)
         spans = self._spans(messages, generation_prompt)
         self._check(self.least([span.text for span in spans], limit), limit)
         return self._pieces.ids(spans)
+
+    def check_length(self, messages: Iterable[Message], limit: int | None) -> None:
+        """Raise ContextLimitError where what the users said alone is longer than `limit` tokens."""
+        self._check(self.least_said(messages, limit), limit)
 
     def least(self, texts: Iterable[str], limit: int | None) -> int:
         """The fewest tokens that texts can be; 0 where they are so short, or the tokenizer such, that it is unknown."""

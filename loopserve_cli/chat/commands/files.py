@@ -157,4 +157,4 @@ def read_text(path: Path) -> str:
 
 
 def _same(left: Path, right: Path) -> bool:
-    return left.resolve() == right.resolve()
+    return target_of(left) == target_of(right)
