@@ -185,7 +185,7 @@ class Conversation:
 
         Raises LoopserveError, in one line, for a file that is damaged or another model's, or has little of it.
         """
-        full = self.template.ids(self.messages, generation_prompt=False)
+        full = self.template.ids(self.messages, generation_prompt=False, limit=self.engine.context_limit)
         saved = self.engine.saved(path)
         agreed = common_prefix(saved.tokens, full)
         if agreed < LEAST_SHARE * len(saved.tokens):
@@ -233,7 +233,8 @@ class Conversation:
             return None
         text = self.messages[last].content
         self.messages = self.messages[:last]
-        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.turns else [])
+        held = self.turns and self.engine.tokens  # else a dialogue that is too long is tokenised for nothing
+        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if held else [])
         self._return_to(self.turns)
         return text
 
@@ -252,7 +253,7 @@ class Conversation:
 
     def _reconcile(self, generation_prompt: bool) -> tuple[list[int], int]:
         """Roll the engine back to where it agrees with the template; the ids to feed and how many were undone."""
-        full = self.template.ids(self.messages, generation_prompt)
+        full = self.template.ids(self.messages, generation_prompt, self.engine.context_limit)
         rolled_back = self._roll_back(full[:-1] if generation_prompt else full)
         return full[len(self.engine.tokens) :], rolled_back
 

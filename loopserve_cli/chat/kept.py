@@ -11,7 +11,7 @@ from rich.text import Text
 from loopserve_cli.chat.figures import count, duration, size
 from loopserve_cli.chat.interrupts import quiet_keyboard
 from loopserve_cli.chat.session import Session
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import ContextLimitError, LoopserveError, NumbersError, UsageError
 from loopserve_cli.transcript.write import write_error
 
 # What the last turn left to the next one: an answer's last token, and what the template writes after it. Fed with the
@@ -76,12 +76,24 @@ def keep(session: Session, transcript: Path) -> None:
 
 
 def feed(session: Session, transcript: Path) -> None:
-    """Bring the history into the cache: from the file beside the transcript as far as it fits, the rest by prefill."""
+    """Bring the history into the cache, or say in one line why it is not: the chat goes on, to be shortened."""
+    try:
+        _feed(session, transcript)
+    except ContextLimitError as error:
+        session.warn(f"the history is not prefilled: {error}; or use a larger --context, or another model")
+    except NumbersError as error:
+        session.warn(f"the history is not prefilled: {error}")
+
+
+def _feed(session: Session, transcript: Path) -> None:
+    """From the file beside the transcript as far as it fits, the rest by prefill."""
     path = found(session, transcript)
     loaded = False
     if session.conversation.turns and path.exists():
         try:
             loaded = _load(session, path)
+        except ContextLimitError:
+            raise
         except LoopserveError as error:
             session.warn(f"{error}; prefilling the history instead")
     if not loaded or session.conversation.missing > ANSWERS_END:

@@ -133,7 +133,10 @@ class Session:
         """
         attached, self.attachments = self.attachments, []
         whole = "\n\n".join([*(a.text.rstrip("\n") for a in attached), text])
-        try:
+        conversation = self.conversation
+        try:  # looked at before it is written to the file, which may be long
+            asked = [*conversation.messages, Message("user", whole)]
+            conversation.template.check_length(asked, conversation.engine.context_limit)
             record = self._turn(whole, list(self.conversation.messages))
         except ContextLimitError:
             self.next_input, self.attachments = text, attached  # to be shortened and asked again

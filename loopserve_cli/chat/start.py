@@ -65,7 +65,8 @@ def chat(
     """
     out, err = console(), console(stderr=True)
     with interrupts.leaving(leave):
-        past = read_past(options, warning(err))
+        with err.status(Text(f"reading {options.resume}")) if options.resume else contextlib.nullcontext():
+            past = read_past(options, warning(err))
         if past is not None and past[2] is not None:
             files.callback(past[2].close)
         conversation = load_conversation(options, err)

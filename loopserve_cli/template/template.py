@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import ContextLimitError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.template.control import control_tokens
+from loopserve_cli.template.least import Least, least_of
 from loopserve_cli.template.marks import Marks, Span, strings, text_of
 from loopserve_cli.template.pieces import Pieces
 from loopserve_cli.template.reach import check_reach, tools_left_out
@@ -21,6 +22,9 @@ from loopserve_cli.template.shape import USER, shape_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# So many characters for each token of the context are tokenised without asking whether they may fit.
+UNASKED = 8
 
 
 class Template:
@@ -69,9 +73,43 @@ class Template:
         """
         return text_of(self._spans(messages, generation_prompt))
 
-    def ids(self, messages: Sequence[Message], generation_prompt: bool) -> list[int]:
-        """The token ids of the whole dialogue; raises as `text` does."""
-        return self._pieces.ids(self._spans(messages, generation_prompt))
+    def ids(self, messages: Sequence[Message], generation_prompt: bool, limit: int | None = None) -> list[int]:
+        """The token ids of the whole dialogue; raises as `text` does.
+
+        With a `limit`, in tokens, raises ContextLimitError before anything is tokenised if its length tells that it
+        is exceeded: first by what the users said, before it is written, then by what the template wrote.
+        """
+        self.check_length(messages, limit)
+        spans = self._spans(messages, generation_prompt)
+        self._check(self.least([span.text for span in spans], limit), limit)
+        return self._pieces.ids(spans)
+
+    def check_length(self, messages: Iterable[Message], limit: int | None) -> None:
+        """Raise ContextLimitError where what the users said alone is longer than `limit` tokens."""
+        self._check(self.least_said(messages, limit), limit)
+
+    def least(self, texts: Iterable[str], limit: int | None) -> int:
+        """The fewest tokens that texts can be; 0 where they are so short, or the tokenizer such, that it is unknown."""
+        texts = list(texts)
+        if limit is None or sum(map(len, texts)) <= UNASKED * limit or self._least is None:
+            return 0
+        return self._least.of("".join(texts))
+
+    def least_said(self, messages: Iterable[Message], limit: int | None) -> int:
+        """As `least`, of what the users said: answers may lose what was thought, these words are written always."""
+        return self.least((m.content.strip() for m in messages if m.role == "user"), limit)
+
+    @functools.cached_property
+    def _least(self) -> Least | None:
+        """Read from the whole vocabulary, and only when a text is long."""
+        return least_of(self.tokenizer)
+
+    def _check(self, least: int, limit: int | None) -> None:
+        if limit is not None and least > limit:
+            raise ContextLimitError(
+                f"the dialogue would be too long: at least {least:,} tokens, but the model reads at most {limit:,}; "
+                "shorten the message, or begin anew (in a chat: /undo or /clear)"
+            )
 
     def count(self, role: str, text: str) -> int:
         """How many tokens a message's text is, on its own."""

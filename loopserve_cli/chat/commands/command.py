@@ -56,6 +56,15 @@ def path_argument(argument: str, usage: str) -> Path:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise UsageError(f"{text[:40]!r}... is too long for a file's name") from None
-        if not path.is_absolute() and not Path(os.curdir).exists():
+        if not path.is_absolute() and not _has_working_folder():
             raise UsageError(f"{text}: the working folder was removed; give the whole path") from None
     return path
+
+
+def _has_working_folder() -> bool:
+    """Whether it has a name still: a removed one can be looked at as "." on some systems."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

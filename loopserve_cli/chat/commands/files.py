@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.text import Text
+
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import count
 from loopserve_cli.chat.kept import drop, feed, keep
 from loopserve_cli.chat.places import new_transcript
+from loopserve_cli.chat.room import check_readable, length_of
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
@@ -24,11 +27,10 @@ def read(session: Session, argument: str) -> None:
     """Attach a file's text to the next message."""
     path = path_argument(argument, "/read FILE")
     text = read_text(path)
+    length = length_of(session, text)
+    check_readable(session, path.name, length)
     session.attachments.append(Attachment(path.name, text))
-    tokens = session.conversation.template.count("user", text)
-    session.note(
-        f"{path.name}: {count(len(text))} characters, {count(tokens)} tokens, go in front of your next message"
-    )
+    session.note(f"{path.name}: {count(len(text))} characters, {length}, go in front of your next message")
 
 
 def save(session: Session, argument: str) -> None:
@@ -85,7 +87,8 @@ def _save_copy(session: Session, path: Path, cache: bool) -> None:
 def load(session: Session, argument: str) -> None:
     """Go on with a dialogue from a file; this one stays in its own transcript."""
     path = path_argument(argument, "/load FILE")
-    dialogues = read_dialogues(path, session.warn)
+    with session.err.status(Text(f"reading {path}")):
+        dialogues = read_dialogues(path, session.warn)
     messages = list(dialogues[0].messages)
     roles = [m.role for m in messages]
     if "assistant" not in roles and roles.count("user") > 1:
@@ -154,4 +157,4 @@ def read_text(path: Path) -> str:
 
 
 def _same(left: Path, right: Path) -> bool:
-    return left.resolve() == right.resolve()
+    return target_of(left) == target_of(right)
