@@ -32,8 +32,6 @@ def read_file(path: Path, limit: int, streams: bool = False) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError
         if streams and stat.S_ISFIFO(status.st_mode):
             os.set_blocking(descriptor, True)
         else:
@@ -63,6 +61,8 @@ def check_file(path: Path, limit: int) -> None:
 
 
 def _check(status: os.stat_result, limit: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError
     if not stat.S_ISREG(status.st_mode):
         raise Refused("is a device or a pipe; give a regular file")
     if status.st_size > limit:

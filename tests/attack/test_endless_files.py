@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import resource
 import shutil
 import signal
@@ -42,6 +41,7 @@ PLACES: dict[str, list[str]] = {
 }
 # A name that may lead there: what is written to the null device is wanted gone, and an empty folder takes records.
 FINE = {("save", "null"), ("convert-to", "null"), ("convert-over", "null"), ("out", "folder")}
+FINE |= {("convert-over", "sparse"), ("convert-over", "bomb")}  # a file like others: it is replaced
 TALK = '{"loopserve": 1}\n{"role": "user", "content": "hi"}\n{"role": "assistant", "content": "yes"}\n'
 
 
@@ -120,13 +120,53 @@ def test_every_option_refuses_it(kind: str, folder: Path) -> None:
     make(kind, path)
     for end in (".toml", ".gguf"):
         (folder / f"{kind}{end}").symlink_to(path)
-    found, trials = [], 0
-    for place, words in PLACES.items():
-        if (place, kind) in FINE:
-            continue
-        trials += 1
-        arguments = [word.format(path) for word in words]
+    found = []
+    places = [place for place in PLACES if (place, kind) not in FINE]
+    for place in places:
+        arguments = [word.format(path) for word in PLACES[place]]
         problem = wrong(*tried(lambda arguments=arguments: app.main(arguments), folder))  # type: ignore[misc]
         found += [f"{place}: {problem}"] * (problem is not None)
-    print(f"{kind}: {trials} trials, {len(found)} wrong")
+    print(f"{kind}: {len(places)} trials, {len(found)} wrong")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_read_refuses_it(kind: str, folder: Path) -> None:
+    path = folder / kind
+    make(kind, path)
+    start = time.monotonic()
+    with pytest.raises(LoopserveError) as raised:
+        read_text(path)
+    assert time.monotonic() - start < SECONDS
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+FILES_OF_MODEL = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "model.safetensors",
+    "adapter_config.json",
+    "model.gguf",
+)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("null", "folder")])
+def test_a_model_folder_with_it_is_refused(kind: str, folder: Path) -> None:
+    found = []
+    for number, name in enumerate(FILES_OF_MODEL):
+        model = folder / f"model{number}"
+        shutil.copytree(demo_model_folder(), model)
+        if name.endswith(("gguf", "adapter_config.json")):
+            for file in ("config.json", "model.safetensors"):
+                (model / file).unlink()
+        (model / name).unlink(missing_ok=True)
+        make(kind, model / name)
+        arguments = ["chat", "hello", "--model", str(model)]
+        problem = wrong(*tried(lambda arguments=arguments: app.main(arguments), folder))  # type: ignore[misc]
+        found += [f"{name}: {problem}"] * (problem is not None)
+    print(f"{kind}: {len(FILES_OF_MODEL)} trials, {len(found)} wrong")
     assert not found, "\n".join(found)
