@@ -154,8 +154,10 @@ FILES_OF_MODEL = (
 )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("null", "folder")])
+@pytest.mark.parametrize("kind", ["zero", "fifo", "sparse", "socket", "tty", "full"])
 def test_a_model_folder_with_it_is_refused(kind: str, folder: Path) -> None:
+    import loopserve_cli.engine.loader  # noqa: F401  (once here, and not in every child)
+
     found = []
     for number, name in enumerate(FILES_OF_MODEL):
         model = folder / f"model{number}"
@@ -166,7 +168,8 @@ def test_a_model_folder_with_it_is_refused(kind: str, folder: Path) -> None:
         (model / name).unlink(missing_ok=True)
         make(kind, model / name)
         arguments = ["chat", "hello", "--model", str(model)]
-        problem = wrong(*tried(lambda arguments=arguments: app.main(arguments), folder))  # type: ignore[misc]
+        memory = 12 * GIB if name == "model.safetensors" else 2 * GIB  # it is mapped, which takes none
+        problem = wrong(*tried(lambda arguments=arguments: app.main(arguments), folder, memory))  # type: ignore[misc]
         found += [f"{name}: {problem}"] * (problem is not None)
     print(f"{kind}: {len(FILES_OF_MODEL)} trials, {len(found)} wrong")
     assert not found, "\n".join(found)

@@ -41,7 +41,7 @@ ACTS = (
 EVIL = "".join(ACTS).replace("\x00", "") + MARK
 NAME = "\x1b]52;c;eA==\x07\x9b2J\r\u202e\n[red]MARK[bold]"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-SECONDS = 30.0
+SECONDS = 15.0
 
 
 def on_terminal(work: Callable[[], int], typed: str = "") -> tuple[int, str]:
@@ -99,6 +99,8 @@ def jsonl(path: Path, *rows: object) -> Path:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import loopserve_cli.engine.loader  # noqa: F401  (once here, and not in every child)
+
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
@@ -119,7 +121,7 @@ ARGUMENTS = (
     (["replay", "demo:{}"], 2),
     (["replay", "demo", "--fail-if", "{}"], 2),
     (["replay", "demo", "--profile", "full+{}"], 2),
-    (["convert", "{}", "b"], 1),
+    (["convert", "{}", "b.jsonl"], 1),
     (["convert", "a", "b", "--to", "{}"], 2),
     (["profiles", "show", "{}"], 2),
     (["profiles", "check", "{}"], 2),
