@@ -19,11 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_fakes import FULL, ScriptedEngine
+from chat_fakes import FULL, ScriptedEngine, make_session
 
 from loopserve_cli import app
 from loopserve_cli.chat import start
 from loopserve_cli.chat.prompt import state_line
+from loopserve_cli.chat.repl import step
+from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.demo.files import demo_model_folder
@@ -44,7 +46,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SECONDS = 15.0
 
 
-def on_terminal(work: Callable[[], int], typed: str = "") -> tuple[int, str]:
+def on_terminal(work: Callable[[], int]) -> tuple[int, str]:
     """The exit code of a forked child, and all that its terminal was sent; line ends as newlines."""
     master, slave = pty.openpty()
     child = os.fork()
@@ -62,7 +64,6 @@ def on_terminal(work: Callable[[], int], typed: str = "") -> tuple[int, str]:
         finally:
             os._exit(status)
     os.close(slave)
-    os.write(master, typed.encode())
     sent, end = b"", time.monotonic() + SECONDS
     while time.monotonic() < end:
         if not select.select([master], [], [], 0.2)[0]:
@@ -214,7 +215,10 @@ def test_errors_and_warnings_of_a_transcript(rows: tuple[object, ...], command: 
         "chat": ["chat", "hello", "--resume", file, "--max-new-tokens", "2"],
     }[command]
     _, text = said(*words)
-    clean(text)
+    if command == "chat" and rows == ROWS[-1]:  # nothing is wrong, and nothing of it is shown
+        assert RAW.search(text) is None, repr(text)
+    else:
+        clean(text)
 
 
 MODEL_FILES: dict[str, Callable[[dict[str, object]], None]] = {
@@ -264,49 +268,49 @@ def test_errors_of_a_tokenizer(part: str, tmp_path: Path) -> None:
     assert RAW.search(text) is None, repr(text)
 
 
-def chatting(typed: str, resume: Path | None = None, fail: bool = False, ui: str = "dashboard") -> str:
-    """What a chat's terminal is sent, its prompts' own controls aside."""
+def chatting(lines: tuple[str, ...], resume: Path | None = None, fail: bool = False, ui: str = "dashboard") -> str:
+    """What a chat's terminal is sent for these lines; the editor of the input line is left out."""
+
+    def fall(number: int) -> None:
+        if fail:
+            raise RuntimeError(EVIL)
+
+    def each(session: Session, prompt: object) -> int:
+        for line in lines:
+            step(session, line)
+        return 0
 
     def child() -> int:
         engine = ScriptedEngine(*[f"Answer {EVIL} and [text](http://e.example)"] * 9, context_limit=100_000)
-        engine.model_name = EVIL
-        engine.thoughts = EVIL
-
-        def fall(number: int) -> None:
-            if fail:
-                raise RuntimeError(EVIL)
-
+        engine.model_name = engine.thoughts = EVIL
         engine.at_word = fall
         start.load_conversation = lambda options, err: Conversation(engine, None)  # type: ignore[assignment, arg-type]
+        start.run_repl = each  # type: ignore[assignment]
         return start.run(ChatOptions(ModelOptions(), SamplingOptions(), FULL, resume=resume, ui=ui))
 
-    return on_terminal(child, typed)[1]
-
-
-def own_controls_gone(text: str) -> str:
-    """Without what the dumb prompt writes to move to a line's start."""
-    return re.sub("\x1b\\[(?:\\?2004[hl]|\\?1l|6n|0m|K|J|\\?7[hl]|\\?12l|\\?25h)|\r", "", text)
+    return on_terminal(child)[1]
 
 
 @pytest.mark.parametrize("ui", ["dashboard", "none"])
 def test_a_chat_shows_nothing_that_acts(ui: str, tmp_path: Path) -> None:
     rows = [{"loopserve": 1, "model": EVIL, "id": EVIL}, *TALK, {"role": "user", "content": EVIL}]
-    file = jsonl(tmp_path / f"{NAME}.jsonl".replace("\n", ""), *rows)
-    (tmp_path / "attached\x1b[2J.txt").write_text(EVIL)
-    typed = "/retry\n/stats\n/history\n/params\n/read attached\x1b[2J.txt\n/tokens\n/system\nhi\n/undo\n/bad\n/quit\n"
-    text = own_controls_gone(chatting(typed, resume=file, ui=ui))
-    clean(text[text.index("MARK") :] if "MARK" in text else text)
+    file = jsonl(tmp_path / f"{NAME}.jsonl", *rows)
+    attached = "attached\x1b[2J.txt"
+    (tmp_path / attached).write_text(EVIL)
+    lines = ("/retry", "/stats", "/history", "/params", f"/read {attached}", "/tokens", "/system", "hi", "/undo")
+    text = chatting((*lines, f"/{EVIL}", f"/read {EVIL}", f"/profile {EVIL}", f"/load {EVIL}"), resume=file, ui=ui)
+    clean(text)
+    assert "Answer" in text
+    assert "attached" in text
 
 
 def test_an_error_of_a_turn_shows_nothing_that_acts() -> None:
-    clean(own_controls_gone(chatting("hello\n/quit\n", fail=True)))
+    text = chatting(("hello",), fail=True)
+    clean(text)
+    assert "RuntimeError" in text
 
 
 def test_the_toolbar_is_one_clean_line(tmp_path: Path) -> None:
-    from chat_fakes import make_session
-
-    from loopserve_cli.chat.session import Attachment
-
     session = make_session("x")
     session.conversation.engine.model_name = EVIL  # type: ignore[misc]
     session.attachments.append(Attachment(NAME, "text"))
