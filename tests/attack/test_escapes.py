@@ -169,7 +169,10 @@ def test_errors_in_a_profile(toml: str, tmp_path: Path) -> None:
     for words in (["profiles", "check", file], ["profiles", "show", file], ["chat", "hello", "--profile", file]):
         code, text = said(*words)
         assert code == 2
-        clean(text)
+        if "tier" in toml:  # a long value is cut before the mark
+            assert RAW.search(text) is None, repr(text)
+        else:
+            clean(text)
 
 
 def test_a_profile_that_is_shown(tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_errors_of_a_template(template: str, tmp_path: Path) -> None:
     shutil.copytree(demo_model_folder(), model)
     (model / "chat_template.jinja").write_text(template.replace("EVIL", json.dumps(EVIL, ensure_ascii=False)))
     code, text = said("chat", "hello", "--model", str(model))
-    assert code == 1, text
+    assert code == 2, text
     assert RAW.search(text) is None, repr(text)
 
 
@@ -288,7 +291,7 @@ def chatting(lines: tuple[str, ...], resume: Path | None = None, fail: bool = Fa
         start.run_repl = each  # type: ignore[assignment]
         return start.run(ChatOptions(ModelOptions(), SamplingOptions(), FULL, resume=resume, ui=ui))
 
-    return on_terminal(child)[1]
+    return on_terminal(child)[1].replace("\x1b[?12l\x1b[?25h", "")  # the editor shows the cursor
 
 
 @pytest.mark.parametrize("ui", ["dashboard", "none"])
