@@ -154,7 +154,9 @@ FILES_OF_MODEL = (
 )
 
 
-@pytest.mark.parametrize("kind", ["zero", "fifo", "sparse", "socket", "tty", "full"])
+@pytest.mark.parametrize(
+    "kind", ["fifo", "sparse", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero", "tty"))]
+)
 def test_a_model_folder_with_it_is_refused(kind: str, folder: Path) -> None:
     import loopserve_cli.engine.loader  # noqa: F401  (once here, and not in every child)
 

@@ -135,7 +135,7 @@ ARGUMENTS = (
 
 
 @pytest.mark.parametrize(("words", "code"), ARGUMENTS, ids=[" ".join(words) for words, _ in ARGUMENTS])
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_words_of_the_command_line(words: list[str], code: int, debug: bool) -> None:
     status, text = said(*([word.format(NAME) for word in words] + ["--debug"] * debug))
     assert status in (1, 2), text
@@ -209,7 +209,7 @@ ROWS: tuple[tuple[object, ...], ...] = (
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("command", ["replay", "convert", "chat"])
+@pytest.mark.parametrize("command", ["convert", "chat", pytest.param("replay", marks=pytest.mark.slow)])
 def test_errors_and_warnings_of_a_transcript(rows: tuple[object, ...], command: str, tmp_path: Path) -> None:
     file = str(jsonl(tmp_path / f"{NAME}.jsonl", *rows))
     words = {
@@ -234,8 +234,9 @@ MODEL_FILES: dict[str, Callable[[dict[str, object]], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", MODEL_FILES)
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_errors_of_a_models_configuration(what: str, debug: bool, tmp_path: Path) -> None:
     model = tmp_path / NAME
     shutil.copytree(demo_model_folder(), model)
@@ -259,6 +260,7 @@ def test_errors_of_a_template(template: str, tmp_path: Path) -> None:
     assert RAW.search(text) is None, repr(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["model", "added_tokens", "pre_tokenizer"])
 def test_errors_of_a_tokenizer(part: str, tmp_path: Path) -> None:
     model = tmp_path / NAME
