@@ -32,6 +32,7 @@ from loopserve_cli.flags import (
     sampling_flags,
     takes,
 )
+from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
 
 CHAT_TEMPERATURE = 0.7
@@ -159,7 +160,8 @@ def convert(
     from loopserve_cli.transcript import convert as run
 
     written = run(None if source == "-" else Path(source), target, to, overwrite, strict=strict)
-    typer.echo(f"{target}: {written} {'dialogue' if written == 1 else 'dialogues'} written", err=True)
+    dialogues = "dialogue" if written == 1 else "dialogues"
+    typer.echo(printable_line(f"{target}: {written} {dialogues} written"), err=True)
     return 0
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import typer
 
 from loopserve_cli.errors import LoopserveError
-from loopserve_cli.printable import printable
+from loopserve_cli.printable import printable, printable_line
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -84,7 +84,7 @@ def guarded(command: Any, arguments: list[str]) -> int:
         return 1
     except Exception as error:  # whatever it is, the user gets a line that can be read
         if debug:
-            traceback.print_exc()
+            _trace()
         _complain(error)
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
             _drop_stdout()
@@ -130,7 +130,13 @@ def _complain(error: Exception) -> None:
 def _say(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):  # the terminal may be gone; the exit code tells
-            print(f"loopserve: {printable(text)}", file=sys.stderr)
+            print(f"loopserve: {printable_line(text)}", file=sys.stderr)
+
+
+def _trace() -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(printable(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def _drop_stdout() -> None:

@@ -14,6 +14,8 @@ MIB = 1 << 20
 PROFILE_LIMIT = MIB
 MESSAGE_LIMIT = 64 * MIB
 TRANSCRIPT_LIMIT = 1024 * MIB
+# The largest tokenizer.json of today's models has 35 MB.
+MODEL_TEXT_LIMIT = 256 * MIB
 CHUNK = MIB
 
 
@@ -30,14 +32,10 @@ def read_file(path: Path, limit: int, streams: bool = False) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError
         if streams and stat.S_ISFIFO(status.st_mode):
             os.set_blocking(descriptor, True)
-        elif not stat.S_ISREG(status.st_mode):
-            raise Refused("is a device or a pipe; give a regular file")
-        if status.st_size > limit:
-            raise too_large(limit)
+        else:
+            _check(status, limit)
         return _read(lambda size: os.read(descriptor, size), limit)
     finally:
         os.close(descriptor)
@@ -55,6 +53,20 @@ def unpacked(raw: bytes, limit: int) -> bytes:
     if len(data) > limit:
         raise Refused(f"unpacks to more than {limit // MIB} MiB, the limit; give a smaller file")
     return data
+
+
+def check_file(path: Path, limit: int) -> None:
+    """Raise Refused for what read_file would refuse: for files that a library opens by itself; OSError as stat()."""
+    _check(path.stat(), limit)
+
+
+def _check(status: os.stat_result, limit: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("is a device or a pipe; give a regular file")
+    if status.st_size > limit:
+        raise too_large(limit)
 
 
 def too_large(limit: int) -> Refused:

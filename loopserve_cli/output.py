@@ -19,7 +19,14 @@ PLAIN_WIDTH = 160
 
 
 class CleanConsole(Console):
-    """A console on which no text acts on the terminal and no link hides its target; Rich's own control codes pass."""
+    """A console on which no text acts on the terminal and no link hides its target; Rich's own control codes pass.
+
+    It reads no markup, no :emoji: and no numbers to colour: names and texts of files are printed as they are.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Rich's options."""
+        super().__init__(**{"markup": False, "highlight": False, "emoji": False} | options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of the renderable, their text cleaned."""
@@ -34,9 +41,7 @@ def _clean(segment: Segment) -> Segment:
 
 def output_console() -> Console:
     """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
-    return CleanConsole(
-        file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False
-    )
+    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def new_table() -> Table:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
+from loopserve_cli.printable import shown
 from loopserve_cli.profile import Profile, load_profile, profile_names, profile_path
 
 
@@ -16,15 +18,15 @@ def list_profiles() -> int:
     found = [load_profile(name) for name in profile_names()]
     width = max(len(profile.name) for profile in found)
     for profile in found:
-        print(f"{profile.name:<{width}}  {profile.description}")
+        _print(f"{profile.name:<{width}}  {profile.description}")
     return 0
 
 
 def show_profile(name: str, settings: list[str]) -> int:
     """The profile as TOML, to read or to copy, with the file that it came from on the first line."""
     profile = load_profile(name).with_overrides(settings)
-    print(f"# {profile.name}, read from {profile_path(name).resolve()}")
-    print(to_toml(profile))
+    _print(f"# {profile.name}, read from {profile_path(name).resolve()}")
+    _print(to_toml(profile))
     return 0
 
 
@@ -33,8 +35,12 @@ def check_profile(file: Path) -> int:
     if file.suffix != ".toml":
         raise UsageError(f"{file}: a profile is a .toml file; `loopserve profiles show full` prints one to start from")
     profile = load_profile(str(file))
-    print(f"{file}: ok ({profile.prefill.policy} prefill, {profile.keep.policy} keep)")
+    _print(f"{file}: ok ({profile.prefill.policy} prefill, {profile.keep.policy} keep)")
     return 0
+
+
+def _print(text: str) -> None:
+    print(shown(text, sys.stdout))
 
 
 def to_toml(profile: Profile) -> str:

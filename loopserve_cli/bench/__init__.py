@@ -23,7 +23,7 @@ def run_turns(options: TurnsOptions) -> int:
     require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
     from loopserve_cli.output import CleanConsole
 
-    console = CleanConsole(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)

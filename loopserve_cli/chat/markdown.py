@@ -42,9 +42,8 @@ class Blocks(Markdown):
         self.markup = source
         self.parsed = parser.parse(source)
         for token in self.parsed:
-            for child in token.children or []:
-                if child.type == "softbreak":
-                    child.type = "hardbreak"
+            if token.children is not None:
+                token.children = [shown_as(child) for child in token.children if not is_repeated(child)]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines from the first to the last that shows something."""
@@ -54,6 +53,20 @@ class Blocks(Markdown):
         for line in lines[shown[0] : shown[-1] + 1] if shown else []:
             yield from line
             yield Segment.line()
+
+
+def shown_as(token: Token) -> Token:
+    """A line's break as the writer's, and an image as its source, for Rich would leave out where it is; else itself."""
+    if token.type == "softbreak":
+        token.type = "hardbreak"
+    if token.type == "image":
+        return Token("text", "", 0, content=f"![{token.content}]({token.attrs['src']})")
+    return token
+
+
+def is_repeated(token: Token) -> bool:
+    """Whether it begins or ends a link whose text is its target, which Rich would write again behind it."""
+    return token.type in ("link_open", "link_close") and token.markup == "autolink"
 
 
 @dataclass(frozen=True, slots=True)

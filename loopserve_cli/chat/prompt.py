@@ -16,7 +16,7 @@ from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, shor
 from loopserve_cli.chat.keys import bindings
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.terminal import encodable
-from loopserve_cli.printable import printable
+from loopserve_cli.printable import printable_line
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
 REFRESH_SECONDS = 0.5
@@ -79,9 +79,9 @@ def prompt_session(
 def state_line(session: Session) -> str:
     """The toolbar, or why there is none: drawing it must not end the chat."""
     try:
-        return toolbar(session)
+        return printable_line(toolbar(session))
     except Exception as error:
-        return printable(f"{type(error).__name__}: {error}")
+        return printable_line(f"{type(error).__name__}: {error}")
 
 
 def toolbar(session: Session) -> str:

@@ -98,7 +98,7 @@ def check_working_folder() -> None:
 
 def console(stderr: bool = False) -> Console:
     """A console that prints text as it is: no markup, no highlighting."""
-    return CleanConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return CleanConsole(stderr=stderr)
 
 
 def warning(err: Console) -> Callable[[str], None]:

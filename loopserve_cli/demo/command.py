@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.printable import printable_line
 
 
 def run(module: str, arguments: Sequence[str] | None, act: Callable[[list[str], str], object]) -> int:
@@ -15,9 +16,9 @@ def run(module: str, arguments: Sequence[str] | None, act: Callable[[list[str], 
     try:
         act(given, shlex.join(["python", "-m", module, *given]))
     except LoopserveError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error}; check the path and its permissions", file=sys.stderr)
+        print(f"error: {printable_line(str(error))}; check the path and its permissions", file=sys.stderr)
         return 1
     return 0

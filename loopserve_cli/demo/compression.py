@@ -142,15 +142,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, command: str) -> Run:
     """Measure and print; with --json every turn of a dialogue is kept as soon as it is done."""
-    from rich.console import Console
-
     from loopserve_cli.config import ModelOptions
     from loopserve_cli.engine.loader import load
+    from loopserve_cli.output import CleanConsole
     from loopserve_cli.stats import versions
     from loopserve_cli.transcript.write import write_whole
 
     found_versions = versions()
-    out, err = Console(width=None if sys.stdout.isatty() else 200), Console(stderr=True, highlight=False)
+    out, err = CleanConsole(width=None if sys.stdout.isatty() else 200), CleanConsole(stderr=True)
 
     def keep(run: Run, place: str) -> None:
         err.print(f"{place}: {len(run.questions)} questions, {len(run.combinations)} combinations", markup=False)

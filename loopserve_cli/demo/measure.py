@@ -164,11 +164,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """Measure and print; returns the JSON document."""
-    from rich.console import Console
-
+    from loopserve_cli.output import CleanConsole
     from loopserve_cli.stats import versions
 
-    out, err = Console(width=None if sys.stdout.isatty() else 200), Console(stderr=True, highlight=False)
+    out, err = CleanConsole(width=None if sys.stdout.isatty() else 200), CleanConsole(stderr=True)
 
     def progress(recall: Recall) -> None:
         if len(recall.tokens) % 10 == 0 or recall.length >= 8192:

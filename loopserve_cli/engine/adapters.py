@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.errors import ModelError
+from loopserve_cli.files import MODEL_TEXT_LIMIT, Refused, read_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,8 +22,10 @@ INSTALL = "pip install 'loopserve[peft]'"
 def base_of(folder: Path, name: str) -> str:
     """The base model that an adapter's folder names; raises ModelError where it names none, or peft is not there."""
     try:
-        settings: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        settings: Any = json.loads(read_file(folder / CONFIG, MODEL_TEXT_LIMIT))
         base = settings["base_model_name_or_path"]
+    except Refused as refusal:
+        raise ModelError(f"{name}: its {CONFIG} {refusal}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{name}: its {CONFIG} is damaged or names no base model; copy it again") from error
     if not isinstance(base, str) or not base:

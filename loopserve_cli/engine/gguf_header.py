@@ -20,6 +20,8 @@ VERSIONS = (2, 3)
 # The kinds of values, by the format's number: how struct reads them.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+# Far above the headers of today's models: a file that claims more is damaged, and reading it would not end.
+HEADER_LIMIT, MOST_ENTRIES, MOST_NUMBERS = 2**27, 2**20, 2**24
 F32 = 0
 
 
@@ -93,7 +95,8 @@ def read_header(path: Path) -> GgufHeader:
     size = path.stat().st_size
     if size == 0:
         raise ModelError(f"{path}: the file is empty; copy it again")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    length = min(size, HEADER_LIMIT)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as data:
         if data[:4] != MAGIC:
             raise ModelError(f"{path}: is no GGUF file (it does not begin with {MAGIC.decode()}); copy it again")
         try:
@@ -126,6 +129,8 @@ class _Reader:
             known = " and ".join(map(str, VERSIONS))
             raise ModelError(f"{path}: is GGUF version {version}, but only {known} (little-endian) can be read")
         tensors, settings = self.scalar("Q"), self.scalar("Q")
+        if max(tensors, settings) > MOST_ENTRIES:
+            raise ValueError
         values = {}
         for _ in range(settings):
             key = self.text()
@@ -155,6 +160,8 @@ class _Reader:
         if kind != ARRAY:
             return self.scalar(SCALARS[kind])
         inner, count = self.scalar("I"), self.scalar("Q")
+        if count > MOST_NUMBERS:
+            raise ValueError
         if inner == STRING:
             for _ in range(count):
                 size = self.scalar("Q")

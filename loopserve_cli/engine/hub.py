@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from threading import Thread
 
+from loopserve_cli.files import MODEL_TEXT_LIMIT, Refused, read_file
+
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 # Seconds to wait for the hub's answer, looking up its address included.
 PATIENCE = 4.0
@@ -34,8 +36,8 @@ def snapshot(name: str) -> Path | None:
     """The folder of a model's newest revision in the cache; None when there is none."""
     folder = cache_folder() / f"models--{name.replace('/', '--')}"
     try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        revision = read_file(folder / "refs" / "main", MODEL_TEXT_LIMIT).decode().strip()
+    except (OSError, ValueError, Refused):
         return None
     path = folder / "snapshots" / revision
     return path if revision and path.is_dir() else None
@@ -61,8 +63,8 @@ def is_whole(folder: Path) -> bool:
         index = folder / f"{kind}.index.json"
         if index.exists():
             try:
-                files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError, TypeError):
+                files = set(json.loads(read_file(index, MODEL_TEXT_LIMIT))["weight_map"].values())
+            except (ValueError, KeyError, AttributeError, TypeError, Refused):
                 return True  # a damaged one is told when it is loaded
             return all((folder / file).exists() for file in files)
     return False

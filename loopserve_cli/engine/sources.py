@@ -16,8 +16,13 @@ from loopserve_cli.engine.hub import cached_folder
 from loopserve_cli.engine.nearest import did_you_mean, models_in
 from loopserve_cli.engine.packages import PACKAGE, packaged
 from loopserve_cli.errors import ModelError
+from loopserve_cli.files import MODEL_TEXT_LIMIT, Refused, check_file
 from loopserve_cli.shapes import random_shape
 
+# Files that transformers reads whole, and those that it maps or reads in parts.
+TEXTS = (".json", ".jinja", ".txt", ".model", ".py")
+WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHT_LIMIT = 2**63
 # Letters of a name that a message repeats.
 SHOWN = 200
 
@@ -87,6 +92,7 @@ def of_path(path: Path, name: str) -> Source:
         kind = "file" if path.suffix.lower() == ".gguf" else "folder"
         near = did_you_mean(path.name, models_in(path.parent))
         raise ModelError(f"no model {kind} {name!r}; {near or 'give a folder with config.json, a hub name, or demo'}")
+    check_folder(path, name)
     if is_adapter(path):
         return of_adapter(path, name)
     if (path / "config.json").is_file():
@@ -98,6 +104,18 @@ def of_path(path: Path, name: str) -> Source:
         listed = ", ".join(model.name for model in models)
         raise ModelError(f"{name}: holds {len(models)} GGUF files; give one of them: {listed}")
     raise ModelError(f"{name}: no config.json in this folder, so it is no transformers model")
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise ModelError for a file that a library would wait for, or fill the memory with."""
+    for file in [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]:
+        limit = MODEL_TEXT_LIMIT if file.suffix in TEXTS else WEIGHT_LIMIT
+        if file.suffix not in TEXTS + WEIGHTS or file.is_dir() or not file.exists():
+            continue
+        try:
+            check_file(file, limit)
+        except Refused as refusal:
+            raise ModelError(f"{name}: its {file.name} {refusal}") from None
 
 
 def of_gguf(path: Path, name: str) -> Source:

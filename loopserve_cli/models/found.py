@@ -12,6 +12,7 @@ from loopserve_cli.engine.hub import cache_folder, is_whole
 from loopserve_cli.engine.packages import PACKAGE, packages_with_models
 from loopserve_cli.engine.sources import resolve
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.files import MODEL_TEXT_LIMIT, Refused, read_file
 from loopserve_cli.models.size import disk_bytes, parameters
 
 
@@ -83,6 +84,6 @@ def has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
     try:
-        return '"chat_template"' in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return b'"chat_template"' in read_file(folder / "tokenizer_config.json", MODEL_TEXT_LIMIT)
+    except (OSError, Refused):
         return False

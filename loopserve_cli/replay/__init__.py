@@ -50,7 +50,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         prepare_folder(options.out)
     from loopserve_cli.output import CleanConsole
 
-    console = CleanConsole(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True)
     records, environment, interrupted = measure(options, scripts, console, open_engine)
     report(options, scripts, records, environment, console)
     if interrupted:

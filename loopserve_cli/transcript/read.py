@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.messages import Dialogue
+from loopserve_cli.printable import printable_line
 from loopserve_cli.transcript.formats import NAMES, Format, format_of
 from loopserve_cli.transcript.formats.beside import lost_beside, lost_in
 from loopserve_cli.transcript.formats.found import Found
@@ -24,7 +25,7 @@ Warn = Callable[[str], None]
 
 def to_stderr(line: str) -> None:
     """Where a warning goes unless the caller shows it otherwise."""
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {printable_line(line)}", file=sys.stderr)
 
 
 def read_dialogues(path: Path | None, warn: Warn = to_stderr, strict: bool = False) -> list[Dialogue]:

@@ -132,6 +132,16 @@ def parse(place: Place, data: bytes) -> Any:
     raise where.error(problem)
 
 
+def check_length(path: Path) -> None:
+    """Raise TranscriptError for a file that is too large or none; what else is wrong with it, reading it tells."""
+    try:
+        files.check_file(path, files.TRANSCRIPT_LIMIT)
+    except files.Refused as refusal:
+        raise Place(str(path)).error(str(refusal)) from None
+    except OSError:
+        return
+
+
 def _stdin_bytes() -> bytes:
     try:
         return files.read_stream(sys.stdin.buffer, files.TRANSCRIPT_LIMIT)

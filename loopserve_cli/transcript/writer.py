@@ -12,7 +12,7 @@ from loopserve_cli.transcript.open_file import OpenFile, Stamp
 from loopserve_cli.transcript.ours import Header, check_message, checked_lines, message_line
 from loopserve_cli.transcript.place import Place
 from loopserve_cli.transcript.read import Warn, read_transcripts, to_stderr
-from loopserve_cli.transcript.source import SourceFile
+from loopserve_cli.transcript.source import SourceFile, check_length
 
 
 class TranscriptWriter:
@@ -97,6 +97,7 @@ def resume(path: Path, warn: Warn = to_stderr, alone: bool = False) -> tuple[Hea
     A last line that was cut off is removed from the file, and `warn` is told. Raises TranscriptError for a file in
     another format, or with several dialogues; with `alone`, InUseError while another chat has it open.
     """
+    check_length(path)  # before all of it is read to see whether another program changes it
     try:
         file = OpenFile.existing(path, alone)
     except InUseError:

@@ -37,7 +37,7 @@ def run_decode(options: DecodeOptions) -> int:
     from loopserve_cli.environment import describe, load_average
     from loopserve_cli.output import CleanConsole, print_document
 
-    console = CleanConsole(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)

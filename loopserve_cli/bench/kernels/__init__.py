@@ -32,7 +32,7 @@ def run_kernels(options: KernelsOptions) -> int:
     from loopserve_cli.policies.prefill import prefill_policy
     from loopserve_cli.profile import load_profile
 
-    console = CleanConsole(stderr=True, highlight=False)
+    console = CleanConsole(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)
