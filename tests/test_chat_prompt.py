@@ -125,7 +125,7 @@ def test_ctrl_d_deletes_where_there_is_text(keyboard: PipeInput) -> None:
 
 def test_errors_are_lines_and_the_chat_goes_on(keyboard: PipeInput) -> None:
     session = make_session("fine", context_limit=30)
-    chat(session, keyboard, "x" * 60 + "\r", "/udno\r", "ok\r", "/quit\r")
+    chat(session, keyboard, "x" * 60 + "\r", CTRL_C, "/udno\r", "ok\r", "/quit\r")  # the message is back in the line
     assert asked(session) == ["ok"]
     errors = [line for line in printed(session)[1].splitlines() if line.startswith("error: ")]
     assert len(errors) == 2

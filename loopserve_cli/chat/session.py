@@ -117,9 +117,10 @@ class Session:
         """What the newest turn measured."""
         return self.records[-1] if self.records else None
 
-    def in_dialogue(self, record: TurnRecord) -> bool:
-        """Whether the turn still stands, rather than being taken back."""
-        return any(message.record is record for message in self.conversation.messages)
+    def standing(self) -> list[bool]:
+        """Of every record, whether its turn still stands, rather than being taken back."""
+        held = {id(message.record) for message in self.conversation.messages}
+        return [id(record) in held for record in self.records]
 
     def sync(self) -> None:
         """Bring the transcript on disk up to date."""

@@ -26,8 +26,8 @@ def stats(session: Session, argument: str) -> None:
     for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "density", "decode", "memory", "KV"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end")
-    for record in session.records:
-        table.add_row(*_row(record, standing=session.in_dialogue(record)))
+    for record, standing in zip(session.records, session.standing(), strict=True):
+        table.add_row(*_row(record, standing))
     session.data(table)
     if any(record.tokens_reasoning for record in session.records):
         session.data(Group(Text(), _thoughts(session.records)))
