@@ -60,13 +60,15 @@ class Termination:
 def guarded(command: Any, arguments: list[str]) -> int:
     """Run a Typer command; returns the exit code.
 
-    `--debug`, wherever it stands, adds the traceback, and shows the warnings and log lines of other packages; those
+    `--debug`, wherever it stands before a `--`, adds the traceback, and shows the warnings and log lines of other packages; those
     that Python itself was asked for (`-W`, PYTHONWARNINGS) stay as asked.
     """
     termination = Termination()
-    debug = "--debug" in arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, rest = arguments[:end], arguments[end:]
+    debug = "--debug" in options
     if debug:
-        arguments = ["--debug", *(word for word in arguments if word != "--debug")]
+        arguments = ["--debug", *(word for word in options if word != "--debug"), *rest]
     try:
         if sys.stdout is None:
             raise LoopserveError("standard output is closed, and answers go there; redirect it to a file or /dev/null")
