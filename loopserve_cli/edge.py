@@ -60,8 +60,8 @@ class Termination:
 def guarded(command: Any, arguments: list[str]) -> int:
     """Run a Typer command; returns the exit code.
 
-    `--debug`, wherever it stands before a `--`, adds the traceback, and shows the warnings and log lines of other packages; those
-    that Python itself was asked for (`-W`, PYTHONWARNINGS) stay as asked.
+    `--debug`, wherever it stands before a `--`, adds the traceback, and shows the warnings and log lines of other
+    packages; those that Python itself was asked for (`-W`, PYTHONWARNINGS) stay as asked.
     """
     termination = Termination()
     end = arguments.index("--") if "--" in arguments else len(arguments)

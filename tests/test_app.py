@@ -213,6 +213,13 @@ def test_debug_shows_the_traceback(words: str, chat: Recorder, capsys: pytest.Ca
     assert "ValueError: broken" in err
 
 
+def test_debug_behind_two_dashes_is_a_message(chat: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    chat.outcome = ValueError("broken")
+    assert app.main(["chat", "--", "--debug"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert [options.message for (options,) in chat.calls] == ["--debug"]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("words", ["", "bench", "profiles", "--help", "chat --help"])
 def test_without_a_command_the_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(words.split()) == 0
