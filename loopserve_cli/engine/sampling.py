@@ -59,7 +59,6 @@ class Sampler:
         sound = healthy(scores)
         if self._processors:
             scores = self._processors(self._ids, scores)
-        if self._processors:
             sound = sound & healthy(scores)
         if self.greedy:
             token = scores.argmax(-1, keepdim=True)
