@@ -20,11 +20,18 @@ def fork(work: Callable[[], None]) -> int:
     signal.alarm(60)  # none outlives a test that failed
     status = 0
     try:
+        alone()
         work()
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
         status = 70
     os._exit(status)
+
+
+def alone() -> None:
+    """In a child: compute on one thread. Of those that the test's process may have begun, a fork has none."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def ended(child: int) -> int:

@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from chat_fakes import FULL, ScriptedEngine
+from forked import alone
 
 from loopserve_cli.chat import start
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
@@ -122,6 +122,7 @@ def plain(text: str) -> str:
 def _child(
     folder: Path, path: Path, hook: Callable[[ScriptedEngine], None], resumed: bool, real: str | None = None
 ) -> int:
+    alone()
     os.chdir(folder)
     os.environ.update(XDG_STATE_HOME=str(folder / "state"), TERM="xterm", COLUMNS="100", LINES="30")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -137,8 +138,6 @@ def _child(
 
     if real is None:
         start.load_conversation = load  # type: ignore[assignment]
-    else:
-        torch.set_num_threads(1)  # a forked child has none of its parent's threads
     given = {"resume": path} if resumed else {"save": path}
     options = ChatOptions(ModelOptions(), SamplingOptions(), FULL, ui=real or "none", **given)  # type: ignore[arg-type]
     return start.run(options)

@@ -21,7 +21,7 @@ from loopserve_cli.chat.commands.files import read_text
 from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.errors import LoopserveError
 
-SECONDS = 8.0
+SECONDS = 30.0
 GIB = 2**30
 KINDS = ("zero", "fifo", "sparse", "bomb", "folder", "socket", "tty", "null", "memory", "full")
 PLACES: dict[str, list[str]] = {

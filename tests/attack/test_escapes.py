@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from chat_fakes import FULL, ScriptedEngine, make_session
+from forked import alone
 
 from loopserve_cli import app
 from loopserve_cli.chat import start
@@ -43,7 +44,7 @@ ACTS = (
 EVIL = "".join(ACTS).replace("\x00", "") + MARK
 NAME = "\x1b]52;c;eA==\x07\x9b2J\r\u202e\n[red]MARK[bold]"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-SECONDS = 15.0
+SECONDS = 60.0
 
 
 def on_terminal(work: Callable[[], int]) -> tuple[int, str]:
@@ -55,6 +56,7 @@ def on_terminal(work: Callable[[], int]) -> tuple[int, str]:
         os.close(master)
         os.login_tty(slave)
         try:
+            alone()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ.update(TERM="dumb", NO_COLOR="1", COLUMNS="200", LINES="50")
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115

@@ -6,11 +6,19 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
-from attack.forked_chat import ForkedChat
+from chat_fakes import FULL
+from forked_chat import ForkedChat
 
-FACT, QUESTION, ROOM = "The room of Miro is 417.", "What is the room of Miro?", "417"
+from loopserve_cli.config import ModelOptions, SamplingOptions
+from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.loader import load
+from loopserve_cli.messages import Message, Role
+
+FACT, QUESTION = "The room of Miro is 417.", "What is the room of Miro?"
 ENDS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGHUP: 129}
 VIEWS = ("none", "simple", "dashboard")
 # What is typed before the signal, and up to how many seconds it takes.
@@ -27,7 +35,8 @@ TRIALS = 12
 @pytest.mark.slow
 def test_signals_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(11)
-    lost = wrong = crashed = 0
+    lost = crashed = 0
+    went_on = []
     for number in range(TRIALS):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -35,7 +44,9 @@ def test_signals_at_random_moments(tmp_path: Path) -> None:
         status, said, usable = killed(folder, by, line, chance.random() * STEPS[line], chance.choice(VIEWS))
         crashed += status != ENDS[by] or not (usable or by == signal.SIGKILL)
         lost += said[0] != ("user", FACT) or (line != "/retry" and said[1][0] != "assistant")
-        wrong += ROOM not in next_answer(folder)
+        went_on.append(gone_on(folder))
+    # Only now: a process that has computed is not forked.
+    wrong = sum(dialogue[-1] != ("assistant", uninterrupted(dialogue[:-2])) for dialogue in went_on)
     print(f"{TRIALS} trials: {lost} lost, {crashed} crashed, {wrong} wrong")
     assert (lost, crashed, wrong) == (0, 0, 0)
 
@@ -59,14 +70,22 @@ def killed(
     return found
 
 
-def next_answer(folder: Path) -> str:
-    """What the chat that goes on with the file answers to the question."""
+def gone_on(folder: Path) -> list[tuple[str, str]]:
+    """The dialogue after a chat went on with the file by the question."""
     chat = ForkedChat(folder, resumed=True, real="none")
     chat.prompts(1)
     chat.type(QUESTION + "\r")
     chat.prompts(2)
     chat.type("/quit\r")
     assert chat.ended() == 0
-    answer = chat.said()[-1][1]
+    said = chat.said()
     chat.close()
-    return answer
+    return said
+
+
+def uninterrupted(before: list[tuple[str, str]]) -> str:
+    """What a chat that was never killed answers to the question after the same messages."""
+    conversation = Conversation(Engine(load(ModelOptions()), FULL))
+    conversation.load([Message(cast("Role", role), content) for role, content in before])
+    record = list(conversation.ask(QUESTION, SamplingOptions()))[-1].record
+    return record.output_text

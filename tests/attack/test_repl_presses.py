@@ -10,8 +10,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from attack.forked_chat import ANSWER, ForkedChat
 from chat_fakes import ScriptedEngine
+from forked_chat import ANSWER, ForkedChat
 from prompt_toolkit import PromptSession
 
 

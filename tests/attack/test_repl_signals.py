@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from attack.forked_chat import ANSWER, ForkedChat
+from forked_chat import ANSWER, ForkedChat
 
 DONE = [("user", "first"), ("assistant", ANSWER)]
 MOMENTS = ("loading", "prompt", "prefill", "decode", "save", "undo")

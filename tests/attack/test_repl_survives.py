@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attack.forked_chat import ANSWER, ForkedChat
 from chat_fakes import LetterTokenizer, ScriptedEngine, dialogue_of, engine_of, make_session, printed
+from forked_chat import ANSWER, ForkedChat
 from rich.console import Console
 
 from loopserve_cli.chat.interrupts import Interrupts
