@@ -65,9 +65,9 @@ def test_a_dialogue_that_cannot_fit_is_not_tokenised(monkeypatch: pytest.MonkeyP
     template = Template(tiny.tokenizer())
     monkeypatch.setattr(template, "_pieces", None)
     limit = 100
-    with pytest.raises(ContextLimitError, match=r"at least 385 tokens, but the model reads at most 100"):
-        template.ids([Message("user", "a" * 5000)], True, limit)
+    with pytest.raises(ContextLimitError, match=r"at least 4,616 tokens, but the model reads at most 100"):
+        template.ids([Message("user", "a" * 60_000)], True, limit)
     # What is not said by a user counts once it is written.
-    answered = [Message("user", "a"), Message("assistant", "b" * 5000)]
-    with pytest.raises(ContextLimitError, match="at least 3"):
+    answered = [Message("user", "a"), Message("assistant", "b" * 60_000)]
+    with pytest.raises(ContextLimitError, match="at least 4,6"):
         template.ids(answered, False, limit)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # So many characters for each token of the context are tokenised without asking whether they may fit.
 UNASKED = 8
+# Nor are so many characters: that takes less than a second, and then the number of tokens can be told.
+SHORT = 50_000
 
 
 class Template:
@@ -91,7 +93,7 @@ class Template:
     def least(self, texts: Iterable[str], limit: int | None) -> int:
         """The fewest tokens that texts can be; 0 where they are so short, or the tokenizer such, that it is unknown."""
         texts = list(texts)
-        if limit is None or sum(map(len, texts)) <= UNASKED * limit or self._least is None:
+        if limit is None or sum(map(len, texts)) <= max(UNASKED * limit, SHORT) or self._least is None:
             return 0
         return self._least.of("".join(texts))
 
