@@ -80,7 +80,7 @@ def decode_attention_triton(
         stride_os=part.stride(0), stride_oh=part.stride(1), heads=heads, members=members,
         scale_log2=scaling * LOG2E, D=size, BLOCK_D=max(16, triton.next_power_of_2(size)), M=block, TILE=tile,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", SPLIT=splits > 1, num_warps=warps,
-        num_stages=stages,
+        num_stages=stages, enable_fp_fusion=True,
     )  # fmt: skip
     if splits > 1:
         merge_splits(part[:, :, None], lse[:, :, None], out[:, None])
