@@ -21,7 +21,7 @@ MOST_SPLITS = 64
 LEAST_KEYS = 64  # a split of fewer keys costs more to merge than it saves
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["p_length"])
 def decode_attention_kernel(p_q, p_k, p_v, p_length, p_out, p_lse, stride_qh, stride_kg, stride_kn, stride_vg,
                             stride_vn, stride_os, stride_oh, heads, members, scale_log2, D: tl.constexpr,
                             BLOCK_D: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
