@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
+
 
 @dataclass(frozen=True, slots=True)
 class LineMass:
@@ -35,7 +37,7 @@ def line_mass(rows: Tensor, positions: Tensor, key: Tensor, scaling: float, shar
     """
     check_sample(rows, positions, key)
     assert share in ("head", "group"), share
-    if key.is_cuda:
+    if on_gpu(key):
         from loopserve_kernels.lines_triton import line_mass_triton
 
         return line_mass_triton(rows, positions, key, scaling, share)
