@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 LACKING = frozenset(
-    "prompt_toolkit platformdirs bitsandbytes gguf typer rich click peft matplotlib hypothesis psutil pytest_timeout".split()
+    "prompt_toolkit platformdirs bitsandbytes gguf typer rich click peft matplotlib hypothesis pytest_timeout".split()
 )
 
 
