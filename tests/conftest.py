@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     import torch
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(OF_GPU / workers)
 
