@@ -27,7 +27,7 @@ ROWS, KEYS = 8192, 32768
 # Attention itself is no part of choosing: its kernels, and torch's own where a head or a layer is dense.
 ATTENTION = ("vertical_slash", "scaled_dot_product", "flash", "merge_splits")
 # What a step reads has settled by then: every interval of the shipped profiles is shorter.
-STEPS = 40
+STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)

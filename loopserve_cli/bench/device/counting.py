@@ -22,7 +22,7 @@ class Counted(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing counted yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.torch: Counter[str] = Counter()
         self.triton: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
