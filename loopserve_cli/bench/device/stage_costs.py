@@ -24,7 +24,7 @@ KEYS = {"gpu": (4096, 32768), "cpu": (1024, 6144), "quick": (512, 2048)}
 SIZES = (64, 128)
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32", "bfloat16")}
 PRODUCT = {"gpu": 8192, "cpu": 1024, "quick": 512}
-ROUNDS = 5
+ROUNDS = {"gpu": 5, "cpu": 5, "quick": 2}
 
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
@@ -48,7 +48,7 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
         "many": lambda: many.index(many.lines()),
         "product": lambda: matrix @ matrix,
     }
-    seconds = interleaved(works, Clock(device))
+    seconds = interleaved(works, Clock(device), ROUNDS[scale])
     low, high = KEYS[scale]
     heads = LAYERS[device.type].heads
     assert index.entries is not None
@@ -68,13 +68,13 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
     }
 
 
-def interleaved(works: dict[str, Callable[[], object]], clock: Clock) -> dict[str, float]:
+def interleaved(works: dict[str, Callable[[], object]], clock: Clock, rounds: int) -> dict[str, float]:
     """Median seconds of each, all in turn in every round."""
     for work in works.values():
         clock.first_ms(work)
     repeats = {name: clock.repeats(clock.first_ms(work)) for name, work in works.items()}
     times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, work in works.items():
             times[name].append(clock.ms(work, repeats[name]) / 1e3)
     return {name: statistics.median(found) for name, found in times.items()}

@@ -31,9 +31,13 @@ def captured_ms(work: Work, device: torch.device) -> dict[str, Any]:
     why = wait_in(work)
     if why is not None:
         return {"captured_ms": None, "refusal": why}
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
-        held = work()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    try:
+        with torch.cuda.device(device), torch.cuda.graph(graph):
+            held = work()
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)  # which a capture that fails does not put back
+        return {"captured_ms": None, "refusal": str(error.__context__ or error).partition("\n")[0]}
     ms = median_ms(graph.replay, device)
     del held
     return {"captured_ms": ms, "refusal": None}
