@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
 from loopserve_kernels.lines import check_sample, sampled_weights
 
 
@@ -32,7 +33,7 @@ def coverage_histogram(
     offset, P = H or G (then the mean over the group's heads).
     """
     check_sample(rows, positions, key)
-    if key.is_cuda:
+    if on_gpu(key):
         from loopserve_kernels.coverage_triton import coverage_histogram_triton
 
         return coverage_histogram_triton(rows, positions, key, scaling, lse, vertical_rank, slash_rank, size)
@@ -74,7 +75,7 @@ def bucket_mass(
     adds to those that are.
     """
     check_sample(rows, positions, key)
-    if key.is_cuda:
+    if on_gpu(key):
         from loopserve_kernels.coverage_triton import bucket_mass_triton
 
         return bucket_mass_triton(rows, positions, key, scaling, lse, bucket, buckets)

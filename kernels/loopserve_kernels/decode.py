@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
+
 
 def decode_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, scaling: float) -> Tensor:
     """Attention of one row per head, [H, D], of the query's dtype.
@@ -21,7 +23,7 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor,
     while they grow. On a CPU a length outside its range is an AssertionError, and nothing but the output is allocated.
     """
     check_decode(query, key, value, lengths)
-    if query.is_cuda:
+    if on_gpu(query):
         from loopserve_kernels.decode_triton import decode_attention_triton
 
         return decode_attention_triton(query, key, value, lengths, scaling)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from loopserve_kernels.device import processors
 from loopserve_kernels.lines_triton import LOG2E, contiguous_heads
 from loopserve_kernels.splits_triton import merge_splits
 from loopserve_kernels.vertical_slash_triton import attend_block
@@ -101,6 +102,5 @@ def decode_shape(members: int, size: int, dtype: torch.dtype) -> tuple[int, int,
 
 def decode_splits(programs: int, capacity: int, device: torch.device) -> int:
     """Splits that give each multiprocessor about two programs, as far as the capacity has keys for them."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    wanted = triton.cdiv(2 * processors, programs)
+    wanted = triton.cdiv(2 * processors(device), programs)
     return max(1, min(MOST_SPLITS, wanted, triton.cdiv(capacity, LEAST_KEYS)))

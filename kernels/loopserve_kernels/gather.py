@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
+
 
 def gather_keys(
     store_key: Tensor, store_value: Tensor, index: Tensor, count: Tensor, out_key: Tensor, out_value: Tensor
@@ -21,7 +23,7 @@ def gather_keys(
     Allocates nothing on a GPU and waits for nothing, so a CUDA graph can hold it.
     """
     check_gather(store_key, store_value, index, count, out_key, out_value)
-    if store_key.is_cuda:
+    if on_gpu(store_key):
         from loopserve_kernels.gather_triton import gather_keys_triton
 
         return gather_keys_triton(store_key, store_value, index, count, out_key, out_value)

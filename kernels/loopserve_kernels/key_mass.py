@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
+
 POOLS = ("mean", "max")
 
 
@@ -29,7 +31,7 @@ def key_mass(
     kernel (a CUDA graph replays), nothing of size [H, r, N] is stored, and repeated runs agree to the bit.
     """
     check_ring(query, positions, key, pool, count)
-    if key.is_cuda:
+    if on_gpu(key):
         from loopserve_kernels.key_mass_triton import key_mass_triton
 
         return key_mass_triton(query, positions, key, scaling, pool, count)

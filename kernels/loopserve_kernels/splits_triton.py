@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from loopserve_kernels.device import processors
+
 MOST_SPLITS = 32
 
 
@@ -56,6 +58,6 @@ def merge_splits(part: Tensor, lse: Tensor, out: Tensor) -> None:
 
 def split_count(programs: int, device: torch.device) -> int:
     """Splits that give each multiprocessor about two programs; a power of two, at most 32."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
-    wanted = math.ceil(2 * processors / programs)
-    return min(MOST_SPLITS, triton.next_power_of_2(wanted)) if programs < processors else 1
+    count = processors(device)
+    wanted = math.ceil(2 * count / programs)
+    return min(MOST_SPLITS, triton.next_power_of_2(wanted)) if programs < count else 1

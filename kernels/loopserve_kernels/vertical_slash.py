@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
 from loopserve_kernels.executed import executed_mask
 from loopserve_kernels.index import Index
 
@@ -26,7 +27,7 @@ def vertical_slash(
     be built with the `block_shape` of these tensors. CUDA runs the Triton kernel, a CPU its own path.
     """
     check_attention(query, key, value, index)
-    if query.is_cuda:
+    if on_gpu(query):
         from loopserve_kernels.vertical_slash_triton import vertical_slash_triton
 
         return vertical_slash_triton(query, key, value, index, scaling, dense_rows)

@@ -1,0 +1,86 @@
+"""Counts what a GPU would be asked to do, on tensors of the meta device: launches, and waits for the device.
+
+An operation of torch that computes something counts as one launch, though a few (a sort, a top-k) are several kernels;
+views and allocations count as none. A Triton kernel is counted and not run. A number that is read from a tensor of the
+meta device is an error of torch's own, so it cannot be missed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import triton.runtime.autotuner
+import triton.runtime.jit
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Counted(TorchDispatchMode):
+    """`torch` and `triton` count launches by name; `waits` those copies between host and device that block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torch: Counter[str] = Counter()
+        self.triton: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    @property
+    def launches(self) -> int:
+        return self.torch.total() + self.triton.total()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        given = {part.device.type for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)}
+        made = {part.device.type for part in tree_leaves(out) if isinstance(part, torch.Tensor)}
+        if "meta" not in given | made:
+            return out
+        name = str(func)
+        if "cpu" in given and copies(func) and not kwargs.get("non_blocking", False):
+            self.waits[name] += 1
+        if not (free(func) or (copies(func) and "cpu" in given)):
+            self.torch[name] += 1
+        return out
+
+
+def copies(func: Any) -> bool:
+    """Whether it may move a tensor from one device to another."""
+    return func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_, torch.ops.aten.lift_fresh)
+
+
+def free(func: Any) -> bool:
+    """Whether it is a view or an allocation: no kernel."""
+    returns = [value.alias_info for value in func._schema.returns]
+    if returns and all(alias is not None and not alias.is_write for alias in returns):
+        return True
+    return func._schema.name.startswith(("aten::empty", "aten::new_empty"))
+
+
+@contextmanager
+def counted() -> Iterator[Counted]:
+    """Count what is asked for inside."""
+    found = Counted()
+
+    def run(kernel: Any, *args: Any, **kwargs: Any) -> None:
+        found.triton[getattr(kernel, "fn", kernel).__name__] += 1
+
+    made = torch.tensor
+
+    def tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Numbers of the host that go to a device: a copy that waits, and that no operation shows."""
+        out = made(data, *args, **kwargs)
+        if out.device.type == "meta":
+            found.waits["torch.tensor"] += 1
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "tensor", tensor)
+        patch.setattr(triton.runtime.jit.JITFunction, "run", run)
+        patch.setattr(triton.runtime.autotuner.Autotuner, "run", run)
+        with found:
+            yield found
