@@ -40,7 +40,7 @@ def ring_block(p_query, p_position, first_head, first_slot, i_group, members, co
     return b_q, b_head, b_slot, b_position
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots", "keys", "span"], do_not_specialize_on_alignment=["p_position", "p_count"])
 def ring_lse_kernel(p_query, p_position, p_count, p_key, p_lse, slots, keys, heads, members, span, stride_qh,
                     stride_qr, stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr,
                     M: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
@@ -79,7 +79,7 @@ def ring_lse_kernel(p_query, p_position, p_count, p_key, p_lse, slots, keys, hea
     tl.store(p_lse + o_lse, b_max + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), m_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots", "keys"], do_not_specialize_on_alignment=["p_position", "p_count"])
 def key_mass_kernel(p_query, p_position, p_count, p_key, p_lse, p_mass, slots, keys, members, stride_qh, stride_qr,
                     stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
                     R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr, COUNTED: tl.constexpr,
@@ -156,6 +156,7 @@ def ring_arguments(
         stride_kg=key.stride(0), stride_kn=key.stride(1), scale_log2=scaling * LOG2E, D=size,
         BLOCK_D=max(16, triton.next_power_of_2(size)), M=block, R=ring, TILE=tile,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", COUNTED=count is not None, num_warps=warps,
+        enable_fp_fusion=True,
     )  # fmt: skip
 
 
