@@ -56,7 +56,7 @@ def choose_lines(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, s
     """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
     if rules.objective == "latency" and rules.alpha < 1:
         return _tradeoff(mass, positions, rules)
-    greedy = _greedy(mass, rows, positions, key, scaling, rules)
+    greedy = _greedy(mass, positions, rules)
     if rules.objective == "lines" or rules.alpha >= 1:
         return greedy
     fewest = _tradeoff(mass, positions, rules)
@@ -120,16 +120,16 @@ def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
     return kept, keep.sum(1, dtype=torch.int32)
 
 
-def _greedy(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
-    keys, count = key.shape[1], positions.shape[0]
+def _greedy(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
+    keys, count = mass.vertical.shape[1], positions.shape[0]
     order = ranked(torch.cat(forced_mass(mass, rules), 1), min(rules.candidates, 2 * keys))
     rank = ranks(order, 2 * keys)
-    histogram = coverage_histogram(mass, rows, positions, key, scaling, rank[:, :keys], rank[:, keys:], order.shape[1])
+    histogram = coverage_histogram(mass, positions, rank[:, :keys], rank[:, keys:], order.shape[1])
     covered = histogram.double().cumsum(1) / count
     forced = min(rules.sinks, keys) + min(rules.local, keys)
     wanted = ((covered < rules.alpha).sum(1) + 1).clamp_min(forced)
     dense = (wanted > order.shape[1]) | (rules.alpha >= 1)
-    keep = torch.arange(order.shape[1], device=key.device) < wanted[:, None]
+    keep = torch.arange(order.shape[1], device=order.device) < wanted[:, None]
     keep &= ~dense[:, None]
     vertical, vertical_count = pack(order, keep & (order < keys), keys)
     slash, slash_count = pack(order - keys, keep & (order >= keys), keys)

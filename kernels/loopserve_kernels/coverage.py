@@ -20,24 +20,17 @@ from loopserve_kernels.weights import SampledWeights
 
 
 def coverage_histogram(
-    mass: LineMass,
-    rows: Tensor,
-    positions: Tensor,
-    key: Tensor,
-    scaling: float,
-    vertical_rank: Tensor,
-    slash_rank: Tensor,
-    size: int,
+    mass: LineMass, positions: Tensor, vertical_rank: Tensor, slash_rank: Tensor, size: int
 ) -> Tensor:
     """Mass first covered at each rank, [P, size]; cells on no line ranked below `size` are left out.
 
-    rows [H, m, D], positions [m], key [G, N, D] as they were given to `line_mass`, which gave `mass`; ranks int32
-    [P, N] by key and by offset, P = H or G (then the mean over the group's heads).
+    positions [m] as they were given to `line_mass`, which gave `mass`; ranks int32 [P, N] by key and by offset, P = H
+    or G (then the mean over the group's heads).
     """
-    if on_gpu(key):
+    if on_gpu(positions):
         from loopserve_kernels.coverage_triton import coverage_histogram_triton
 
-        return coverage_histogram_triton(rows, positions, key, scaling, mass.lse, vertical_rank, slash_rank, size)
+        return coverage_histogram_triton(mass, positions, vertical_rank, slash_rank, size)
     return coverage_histogram_torch(mass, vertical_rank, slash_rank, size)
 
 

@@ -26,7 +26,7 @@ class LineMass:
     lse: Tensor  # [H, m] fp32, natural log
     vertical: Tensor  # [P, N] fp32, by key
     slash: Tensor  # [P, N] fp32, by offset position - key
-    weights: SampledWeights  # what they were summed from
+    weights: SampledWeights | Tensor  # what they were summed from; on a GPU [H, m, N] fp32
 
 
 def line_mass(
@@ -34,8 +34,9 @@ def line_mass(
 ) -> LineMass:
     """Log-sum-exp of the sampled rows and the mass of every line.
 
-    rows [H, m, D], positions [m] (absolute, integer, below N), key [G, N, D] with H a multiple of G. On a GPU
-    nothing of size [H, m, N] is stored and sums are in fixed point, so that repeated runs agree to the bit.
+    rows [H, m, D], positions [m] (absolute, integer, below N), key [G, N, D] with H a multiple of G. The
+    weights themselves, [H, m, N], are held too: on a CPU in `room`, if that is large enough. Repeated runs agree to
+    the bit.
     """
     check_sample(rows, positions, key)
     assert share in ("head", "group"), share

@@ -46,9 +46,17 @@ def slash_bounds(rules: Rules, keys: int) -> tuple[int, int]:
 
 
 def slash_counts(least: int, most: int) -> list[int]:
-    """About GRID counts from `least` to `most`, evenly spaced in their logarithm."""
-    least = min(least, most)
-    return sorted({round(least * (most / least) ** (j / (GRID - 1))) for j in range(GRID)})
+    """About GRID counts from `least` to `most`, evenly spaced in their logarithm; in integers, which devices share."""
+    step, count, counts = slash_step(least, most), least << 16, []
+    for _ in range(GRID):
+        counts.append(min((count + 2**15) >> 16, most))
+        count = (count * step) >> 20
+    return sorted(set(counts))
+
+
+def slash_step(least: int, most: int) -> int:
+    """What each count is of the one before, in units of 2^-20."""
+    return round((most / least) ** (1 / (GRID - 1)) * 2**20)
 
 
 def slash_columns(slash: Tensor, keys: int, rows: int) -> Tensor:
@@ -92,7 +100,8 @@ class _Search:
         plans, keys = mass.vertical.shape
         members = torch.arange(mass.lse.shape[0]).view(plans, -1)
         order = ranked(forced_mass(mass, rules)[1], slash_bounds(rules, keys)[1])
-        price = torch.full((plans,), rules.most_columns, dtype=torch.float32)
+        most = rules.most_columns if rules.objective == "latency" else float("inf")
+        price = torch.full((plans,), most, dtype=torch.float32)
         none, zero = torch.zeros(2, plans, dtype=torch.int64), torch.zeros(2, plans, dtype=torch.float64)
         return cls(
             rules, mass.weights, members, order, mass.vertical.clone(), zero[0], price, torch.zeros_like(price).bool(),
