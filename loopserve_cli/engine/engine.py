@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, loaded: LoadedModel, profile: Profile) -> None:
         """An engine with an empty store."""
         self.model = loaded.model
+        self._runs = loaded.runs
         self.tokenizer = loaded.tokenizer
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
@@ -120,7 +121,7 @@ class Engine:
         self.policy = prefill_policy(profile.prefill)
         # A model on several GPUs moves data between them, which is not captured.
         capture = CudaCapture if len(self._gpus) == 1 else None
-        self._stepper = Stepper(self.model, self._store, self._torch_device, capture, refusal)
+        self._stepper = Stepper(self._runs, self._store, self._torch_device, capture, refusal)
 
     @property
     def keep(self) -> KeepPolicy:
@@ -364,6 +365,7 @@ class Engine:
             "device": self.device,
             "dtype": self.dtype,
             "quant": self.quant,
+            "step_kernels": "eager" if self._runs is self.model else "fused",
             "keys_stored": self._store.length,
             "kv_store_device_bytes": self._store.device_bytes,
             "kv_store_host_bytes": self._store.host_bytes,

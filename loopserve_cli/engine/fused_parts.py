@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # The architectures whose layers compute this and nothing else.
-KINDS = frozenset("llama mistral qwen2 qwen3 phi3".split())
+KINDS = frozenset("arcee dots1 llama mistral mixtral phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss".split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,10 @@ class Sampler:
         # Only the repetition penalty reads the ids so far, [1, N]; a list of them at every token would cost O(N).
         self._penalises = options.repetition_penalty != 1.0
         self._ids = torch.tensor([history if self._penalises else []], dtype=torch.long, device=device)
-        self._generator = torch.Generator(device)
-        if options.seed is not None:
+        self._generator = None if self.greedy else torch.Generator(device)
+        if self._generator is not None and options.seed is not None:
             self._generator.manual_seed(options.seed)
-        else:
+        elif self._generator is not None:
             self._generator.seed()
 
     @property
