@@ -139,6 +139,7 @@ class Stepper:
         self._launched.end_step()
         self._launched = None
 
+    @torch.inference_mode()
     def let_go(self) -> None:
         """A step that was launched and not counted is no part of it: the turn ends where it was before."""
         if self._launched is None:
