@@ -12,7 +12,6 @@ from loopserve_cli.bench.device.budgets import BUDGETS, Budget
 # Until what a budget is not kept; each goes with the mark of its row.
 UNTIL = {
     "choosing": "choosing is one pass over the sampled rows, and its index a few launches",
-    "step": "a decode step's kernels are fused, and its numbers advance on the device",
     "re-selection": "keys are chosen for all layers at once",
 }
 
