@@ -16,8 +16,9 @@ import torch
 
 from loopserve_cli.app import main
 from loopserve_cli.bench import device as bench_device
-from loopserve_cli.bench.device import alone, stage_tests, table, timing
+from loopserve_cli.bench.device import alone, planted, stage_attention, stage_choosing, stage_tests, table, timing
 from loopserve_cli.bench.device.attempt import attempt
+from loopserve_cli.bench.device.counting import counted
 from loopserve_cli.bench.device.folder import DONE, FAILED, LATE, SKIPPED, Folder, Result
 from loopserve_cli.bench.device.options import DeviceOptions
 from loopserve_cli.bench.device.planted import planted_problem
@@ -25,7 +26,8 @@ from loopserve_cli.bench.device.process import run_stage
 from loopserve_cli.bench.device.stage_attention import KINDS, made
 from loopserve_cli.bench.device.stages import PART_S, PARTS, STAGES, Stage
 from loopserve_cli.bench.device.written_costs import measured_costs, write_costs
-from loopserve_cli.bench.kernels.options import Layer
+from loopserve_cli.bench.kernels.options import LAYERS, Layer
+from loopserve_cli.bench.kernels.problem import Problem
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.policies.prefill import prefill_policy
 from loopserve_cli.policies.prefill.costs_file import costs_text, read_costs
@@ -330,6 +332,61 @@ def test_tests_run_from_a_checkout_and_say_what_they_found(tmp_path: Path, monke
 def test_missing_tests_are_a_reason(tmp_path: Path) -> None:
     assert stage_tests.missing(tmp_path / "tests") == "no tests beside the package: run from a checkout"
     assert stage_tests.missing(ROOT / "tests") is None
+
+
+# What a GPU would be asked, on tensors without storage
+
+
+@pytest.fixture
+def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A device whose tensors take a GPU's path; what is timed runs once, and what is read from it is 1."""
+
+    def once(work: Any, device: torch.device, rounds: int = 5) -> float:
+        work()
+        return 1.0
+
+    def problem(layer: Layer, rows: int, keys: int, device: torch.device, seed: int) -> Problem:
+        shapes = (layer.heads, rows), (layer.groups, keys), (layer.groups, keys)
+        dtype = getattr(torch, layer.dtype)
+        parts = [torch.empty(*shape, layer.size, device=device, dtype=dtype) for shape in shapes]
+        return Problem(*parts, layer.size**-0.5)
+
+    monkeypatch.setitem(LAYERS, "meta", LAYERS["cuda"])
+    monkeypatch.setitem(stage_attention.DTYPES, "meta", stage_attention.DTYPES["cuda"])
+    monkeypatch.setattr(planted, "random_problem", problem)
+    monkeypatch.setattr(stage_attention, "random_problem", problem)
+    monkeypatch.setattr(stage_attention, "dense_candidates", lambda problem: {})
+    for module in (stage_attention, stage_choosing):
+        monkeypatch.setattr(module, "median_ms", once)
+        monkeypatch.setattr(module, "cells_of", lambda index: 1)
+    monkeypatch.setattr(stage_choosing, "dense_heads", lambda index: 1)
+    return torch.device("meta")
+
+
+def test_choosing_at_a_gpus_sizes_goes_through(meta: torch.device) -> None:
+    with counted():
+        records = list(stage_choosing.run(meta, "gpu"))
+    # Torch's lower-right bias cannot be made while operations are counted.
+    assert {record["part"] for record in records if "error" in record} <= {"dense attention"}
+    assert {(record["rows"], record["keys"]) for record in records} == set(stage_choosing.SHAPES["gpu"])
+    lines = [record for record in records if record["part"] == "lines"]
+    assert {record["setting"] for record in lines} == {"as shipped", "share=group", "objective=lines"}
+    assert all(record["launches"] > 3 for record in lines)
+
+
+def test_attention_at_a_gpus_sizes_goes_through(meta: torch.device) -> None:
+    with counted():
+        records = list(stage_attention.run(meta, "gpu"))
+    sparse = [record for record in records if record["way"].partition(",")[0] in KINDS]
+    assert [record for record in sparse if "error" in record] == []
+    assert {record["way"] for record in sparse} == {*KINDS, *(f"{kind}, wide" for kind in KINDS)}
+    assert {(record["rows"], record["size"]) for record in sparse} == {
+        (32768, 64),
+        (32768, 128),
+        (8192, 64),
+        (8192, 128),
+        (131072, 128),
+    }
 
 
 # Tables

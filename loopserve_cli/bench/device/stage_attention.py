@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.bench.device.attempt import Record, attempt
+from loopserve_cli.bench.device.cells import cells_of
 from loopserve_cli.bench.device.timing import median_ms
 from loopserve_cli.bench.kernels.dense import dense_candidates
 from loopserve_cli.bench.kernels.options import LAYERS, Layer
@@ -50,7 +51,7 @@ def dense(problem: Problem, layer: Layer) -> Iterator[Record]:
     """The product's own dense attention, and each library kernel held to."""
     batch = problem.query[None], problem.key[None], problem.value[None]
     ways = {"dense_attention": lambda: dense_attention(*batch, problem.scaling)}
-    if problem.query.device.type == "cuda":
+    if problem.query.device.type != "cpu":
         ways |= dense_candidates(problem)
     for name, attend in ways.items():
         cells = layer.heads * causal_entries(problem.rows, problem.keys)
@@ -60,7 +61,7 @@ def dense(problem: Problem, layer: Layer) -> Iterator[Record]:
 def sparse(problem: Problem, layer: Layer) -> Iterator[Record]:
     """The sparse kernel on each kind of lines, with blocks of one height and, where it has them, of two."""
     for kind in KINDS:
-        for wide in (False, True) if problem.query.device.type == "cuda" else (False,):
+        for wide in (False, True) if problem.query.device.type != "cpu" else (False,):
             name = f"{kind}, wide" if wide else kind
             yield attempt(facts(problem, layer, name), partial(executed, problem, layer, kind, wide))
 
@@ -72,8 +73,7 @@ def executed(problem: Problem, layer: Layer, kind: str, wide: bool) -> Record:
     lines = made(kind, layer.heads, problem.keys, shape[0], device)
     lines = replace(lines, wide=torch.full_like(lines.dense, wide))
     index = make_index(lines, problem.rows, problem.keys, *shape)
-    assert index.entries is not None
-    cells = int(index.entries.sum())
+    cells = cells_of(index)
 
     def attend() -> Tensor:
         return vertical_slash(query, problem.key, problem.value, index, problem.scaling)

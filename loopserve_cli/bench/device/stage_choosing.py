@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.bench.device.attempt import Record, attempt
+from loopserve_cli.bench.device.cells import cells_of, dense_heads
 from loopserve_cli.bench.device.counting import counted
 from loopserve_cli.bench.device.planted import planted_problem
 from loopserve_cli.bench.device.timing import captured_ms, kernels_of, median_ms
@@ -87,7 +88,7 @@ def parts(layer: Layer, facts: Record, device: torch.device) -> Iterator[Record]
     """Dense attention, the lines, the index, and attention by it."""
     lines = layer.lines()
     index = layer.index(lines)
-    chosen = {"density": density(index, layer.problem), "dense_heads": int(index.dense.sum())}
+    chosen = {"density": density(index, layer.problem), "dense_heads": dense_heads(index)}
     works: dict[str, Callable[[], object]] = {
         "dense attention": layer.dense,
         "lines": layer.lines,
@@ -108,8 +109,7 @@ def figures(part: str, work: Callable[[], object], device: torch.device, meta: L
 
 def density(index: Index, problem: Problem) -> float:
     """Executed cells of causal ones, over all heads."""
-    assert index.entries is not None
-    return float(index.entries.double().mean()) / causal_entries(problem.rows, problem.keys)
+    return cells_of(index) / (index.dense.shape[0] * causal_entries(problem.rows, problem.keys))
 
 
 def on_meta(layer: Layer) -> Layer:
@@ -127,6 +127,8 @@ def launches(part: str, layer: Layer) -> dict[str, Any]:
     if part == "dense attention":
         return {}
     try:
+        with counted():
+            layer.lines()  # what a chunk's first layer makes for all of them
         with counted() as before:
             lines = layer.lines()
         with counted() as making:

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from loopserve_cli.bench.device.attempt import Record, attempt
+from loopserve_cli.bench.device.cells import cells_of
 from loopserve_cli.bench.device.planted import planted_problem
 from loopserve_cli.bench.device.stage_choosing import Layer as Chosen
 from loopserve_cli.bench.kernels.clock import Clock
@@ -50,8 +51,8 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
     }
     seconds = interleaved(works, Clock(device), ROUNDS[scale])
     low, high = KEYS[scale]
+    cells = cells_of(index)  # by line head, of which a query head may share one
     heads = LAYERS[device.type].heads
-    assert index.entries is not None
     rows = [sample_size(keys) for keys in (low, high)]
     pairs = [heads * count * keys for count, keys in zip(rows, (low, high), strict=True)]
     slope = max(0.0, seconds["many"] - seconds["few"]) / (pairs[1] - pairs[0])
@@ -59,11 +60,11 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
     slope = slope or seconds["many"] / pairs[1]
     return {
         "dense_cell": seconds["dense"] / (heads * causal_entries(high, high)),
-        "sparse_cell": seconds["sparse"] / float(index.entries.sum()),
+        "sparse_cell": seconds["sparse"] / (cells * heads / index.dense.shape[0]),
         "sampled_pair": slope,
         "fixed": max(seconds["few"] - slope * pairs[0], 1e-9),
         "product": seconds["product"] / PRODUCT[scale] ** 3,
-        "density": float(index.entries.sum()) / (heads * causal_entries(high, high)),
+        "density": cells / (index.dense.shape[0] * causal_entries(high, high)),
         "choosing_of_dense": seconds["many"] / seconds["dense"],
     }
 
