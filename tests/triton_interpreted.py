@@ -5,19 +5,25 @@ TRITON_INTERPRET is read when triton is imported, so it must be set before; bf16
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
 from decode_oracle import exact_decode, exact_mass, ring, working_set
+from test_coverage import SCALING, chosen, sample
 
-from loopserve_kernels.coverage import bucket_mass_torch, coverage_histogram_torch
-from loopserve_kernels.coverage_triton import bucket_mass_triton, coverage_histogram_triton
+from loopserve_kernels.choice import Rules
+from loopserve_kernels.coverage import coverage_histogram_torch
+from loopserve_kernels.coverage_triton import coverage_histogram_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
 from loopserve_kernels.gather_triton import gather_keys_triton
 from loopserve_kernels.index import build_index
 from loopserve_kernels.key_mass_triton import key_mass_triton
 from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
+from loopserve_kernels.tradeoff import best_tradeoff
+from loopserve_kernels.tradeoff_triton import best_tradeoff_triton
 from loopserve_kernels.vertical_slash import vertical_slash_torch
 from loopserve_kernels.vertical_slash_triton import vertical_slash_triton
 
@@ -72,14 +78,36 @@ def test_line_mass_and_coverage(count: int, keys: int, share: str, dtype: torch.
         assert ours.shape == theirs.shape and relative_rms(ours, theirs) < bound
     plans = mass.vertical.shape[0]
     rank = torch.stack([torch.randperm(2 * keys) for _ in range(plans)]).clamp_max(60).to(torch.int32)
-    given = (rank[:, :keys], rank[:, keys:])
-    ours = coverage_histogram_triton(rows, positions, key, 0.2, mass.lse, *given, 60)
-    theirs = coverage_histogram_torch(rows.double(), positions, key.double(), 0.2, exact.lse, *given, 60)
-    assert relative_rms(ours, theirs) < bound
-    bucket = torch.randint(0, 6, (plans, keys), dtype=torch.int32)
-    ours = bucket_mass_triton(rows, positions, key, 0.2, mass.lse, bucket, 6)
-    theirs = bucket_mass_torch(rows.double(), positions, key.double(), 0.2, exact.lse, bucket, 6)
-    assert relative_rms(ours, theirs) < bound
+    given = (rank[:, :keys], rank[:, keys:], 60)
+    assert (
+        relative_rms(coverage_histogram_triton(mass, positions, *given), coverage_histogram_torch(exact, *given))
+        < bound
+    )
+
+
+@pytest.mark.parametrize(("share", "objective", "alpha", "wide"), [
+    ("head", "latency", 0.5, True), ("head", "latency", 0.9, False), ("head", "latency", 0.97, True),
+    ("group", "latency", 0.9, True), ("group", "optimal", 0.9, False),
+])  # fmt: skip
+def test_the_tradeoff_finds_the_twin_s_lines(
+    share: str, objective: str, alpha: float, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the line, on rows that see a band and a sink; one head sees noise, and is dense where that is dear."""
+    nan_filled(monkeypatch)
+    rows, positions, key = sample("band", 4, 2, 90, 17)
+    rows[1] = torch.randn(17, 32, generator=torch.Generator().manual_seed(0))
+    rules = Rules(alpha, sinks=2, local=3, objective=objective, rows_per_block=16, wide=wide, most_columns=70.0)
+    mass = line_mass_triton(rows, positions, key, SCALING, share)
+    twin = line_mass_torch(rows, positions, key, SCALING, share)
+    theirs = best_tradeoff(replace(twin, vertical=mass.vertical, slash=mass.slash), rules)
+    ours = best_tradeoff_triton(mass, positions, rules)
+    for plan in range(theirs.dense.shape[0]):
+        assert chosen(ours, plan) == chosen(theirs, plan)
+        assert bool((ours.vertical[plan, ours.vertical_count[plan] :] == 90).all())
+        assert bool((ours.slash[plan, ours.slash_count[plan] :] == 90).all())
+    assert torch.equal(ours.dense, theirs.dense) and torch.equal(ours.wide, theirs.wide)
+    assert torch.allclose(ours.coverage, theirs.coverage, atol=1e-6)
+    assert not ours.dense.all() and bool(ours.wide.any()) == (wide and not bool(ours.dense.all()))
 
 
 def nan_filled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,14 @@ the device: a head that does not reach alpha within its candidates carries a fla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from loopserve_kernels.coverage import coverage_histogram
+from loopserve_kernels.device import on_gpu
 from loopserve_kernels.lines import LineMass
 
 OBJECTIVES = ("lines", "optimal", "latency")
@@ -41,6 +43,8 @@ class Rules:
     local: int = 64  # nearest offsets, always in; at least offset 0, without which a row could be empty
     objective: str = "lines"
     rows_per_block: int = 64  # what "latency" takes for the height of a slash tile
+    wide: bool = False  # whether blocks of twice the rows are to be had
+    most_columns: float = float("inf")  # columns per row of dense attention: "latency" chooses nothing dearer
 
     def __post_init__(self) -> None:
         """Assert the ranges."""
@@ -50,13 +54,24 @@ class Rules:
 
 def choose_lines(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
     """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
-    keys = key.shape[1]
-    greedy = _greedy(mass, rows, positions, key, scaling, rules)
+    if rules.objective == "latency" and rules.alpha < 1:
+        return _tradeoff(mass, positions, rules)
+    greedy = _greedy(mass, positions, rules)
     if rules.objective == "lines" or rules.alpha >= 1:
         return greedy
+    fewest = _tradeoff(mass, positions, rules)
+    more = fewest.vertical_count + fewest.slash_count > greedy.vertical_count + greedy.slash_count
+    return _either(fewest.dense | (more & ~greedy.dense), greedy, fewest, key.shape[1])
+
+
+def _tradeoff(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
+    if on_gpu(mass.vertical):
+        from loopserve_kernels.tradeoff_triton import best_tradeoff_triton
+
+        return best_tradeoff_triton(mass, positions, rules)
     from loopserve_kernels.tradeoff import best_tradeoff
 
-    return best_tradeoff(greedy, mass, rows, positions, key, scaling, rules, min(rules.candidates, keys))
+    return best_tradeoff(mass, rules)
 
 
 def fixed_lines(vertical: Tensor, slash: Tensor, keys: int) -> Lines:
@@ -105,24 +120,35 @@ def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
     return kept, keep.sum(1, dtype=torch.int32)
 
 
-def _greedy(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
-    keys, count = key.shape[1], positions.shape[0]
+def _greedy(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
+    keys, count = mass.vertical.shape[1], positions.shape[0]
     order = ranked(torch.cat(forced_mass(mass, rules), 1), min(rules.candidates, 2 * keys))
     rank = ranks(order, 2 * keys)
-    histogram = coverage_histogram(
-        rows, positions, key, scaling, mass.lse, rank[:, :keys], rank[:, keys:], order.shape[1]
-    )
+    histogram = coverage_histogram(mass, positions, rank[:, :keys], rank[:, keys:], order.shape[1])
     covered = histogram.double().cumsum(1) / count
     forced = min(rules.sinks, keys) + min(rules.local, keys)
     wanted = ((covered < rules.alpha).sum(1) + 1).clamp_min(forced)
     dense = (wanted > order.shape[1]) | (rules.alpha >= 1)
-    keep = torch.arange(order.shape[1], device=key.device) < wanted[:, None]
+    keep = torch.arange(order.shape[1], device=order.device) < wanted[:, None]
     keep &= ~dense[:, None]
     vertical, vertical_count = pack(order, keep & (order < keys), keys)
     slash, slash_count = pack(order - keys, keep & (order >= keys), keys)
     reached = covered.gather(1, (wanted - 1).clamp_max(order.shape[1] - 1)[:, None]).squeeze(1)
     coverage = reached.masked_fill(dense, 1.0).float()
     return Lines(vertical, vertical_count, slash, slash_count, coverage, dense, torch.zeros_like(dense))
+
+
+def _either(first: Tensor, left: Lines, right: Lines, keys: int) -> Lines:
+    """Per head, `left` where `first` [P] says so and `right` elsewhere; the narrower one is padded."""
+
+    def mix(a: Tensor, b: Tensor) -> Tensor:
+        if a.ndim == 1:
+            return torch.where(first, a, b)
+        width = max(a.shape[1], b.shape[1])
+        a, b = (F.pad(part, (0, width - part.shape[1]), value=keys) for part in (a, b))
+        return torch.where(first[:, None], a, b)
+
+    return Lines(*(mix(getattr(left, field.name), getattr(right, field.name)) for field in fields(Lines)))
 
 
 def _once(index: Tensor, keys: int) -> Tensor:

@@ -7,14 +7,16 @@ over 32,768 keys.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from loopserve_cli.bench.device.counting import Counted, counted
+from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.store import Store
 from loopserve_cli.policies.keep import KeepPolicy, keep_policy
@@ -22,12 +24,16 @@ from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import load_profile
 from loopserve_cli.shapes import Shape, random_shape
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 MODEL = "random:Llama-3.1-8B"
 ROWS, KEYS = 8192, 32768
+META = torch.device("meta")
 # Attention itself is no part of choosing: its kernels, and torch's own where a head or a layer is dense.
 ATTENTION = ("vertical_slash", "scaled_dot_product", "flash", "merge_splits")
 # What a step reads has settled by then: every interval of the shipped profiles is shorter.
-STEPS = 40
+STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +102,13 @@ BUDGETS = (
 )
 
 
-def markdown() -> str:
-    """The budgets and what is counted now, as a table for a document."""
+def markdown(counts: Iterable[tuple[Budget, Found]]) -> str:
+    """The budgets and what was counted, as a table for a document."""
     rows = ["| | per | launches | at most | waits | at most |", "|---|---|---|---|---|---|"]
-    for budget, found in counts():
-        counted_now = f"{found.launches:.4g} | {budget.launches} | {found.waits:.4g} | {budget.waits}"
-        rows.append(f"| {budget.what} | {budget.per} | {counted_now} |")
+    for budget, found in counts:
+        figures = f"{found.launches:.4g} | {budget.launches} | {found.waits:.4g} | {budget.waits}"
+        rows.append(f"| {budget.what} | {budget.per} | {figures} |")
     return "\n".join(rows)
-
-
-def counts() -> Iterator[tuple[Budget, Found]]:
-    """Every budget with what is counted now."""
-    for budget in BUDGETS:
-        yield budget, budget.count()
 
 
 def decoding(policy: KeepPolicy, layers: int) -> DecodeTurn:
@@ -123,19 +123,27 @@ def decoding(policy: KeepPolicy, layers: int) -> DecodeTurn:
     return decode
 
 
+@torch.inference_mode()
 def step_of(profile: str, layers: int) -> Counted:
-    """One settled step of a model of so many layers."""
+    """One settled step of a model of so many layers, in the fused pass that a GPU runs."""
+    from loopserve_cli.engine.fused import FusedModel
+    from loopserve_cli.engine.fused_parts import find_parts
+    from loopserve_cli.engine.sampling import Sampler
     from loopserve_cli.engine.stepper import Stepper
 
     decode = decoding(keep_policy(load_profile(profile).keep), layers)
-    stepper = Stepper(model_of(layers), decode.store, torch.device("meta"), None)
+    parts = find_parts(model_of(layers), join=True)
+    assert parts is not None, f"{MODEL} has no fused pass"
+    stepper, sampler = Stepper(FusedModel(parts), decode.store, META, None), Sampler(SamplingOptions(), META, [])
+    token = torch.zeros(1, 1, dtype=torch.int64, device=META)
     for place in range(STEPS):
         with counted() as found:  # all of them: nothing runs here
-            stepper.step(0, KEYS + place, decode)
+            token = stepper.launch(token, KEYS + place, decode, sampler)
+            stepper.count()
     return found
 
 
-def model_of(layers: int) -> torch.nn.Module:
+def model_of(layers: int) -> PreTrainedModel:
     """The model's first layers, without storage."""
     from transformers import AutoConfig
 
@@ -144,7 +152,7 @@ def model_of(layers: int) -> torch.nn.Module:
 
     attention.register()
     config = random_config(replace(_shape(), layers=layers), AutoConfig.for_model("llama"))
-    return random_model(config, torch.bfloat16, torch.device("meta"), attention.ATTENTION_NAME).eval()
+    return random_model(config, torch.bfloat16, META, attention.ATTENTION_NAME).eval()
 
 
 def _between_passes(decode: DecodeTurn) -> Counted:
@@ -159,7 +167,7 @@ def _tensors(rows: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [1, H, rows, D], keys and values [1, G, keys, D] of one layer, without storage."""
     shape = _shape()
     query, key, value = (
-        torch.empty(1, heads, count, shape.head_size, dtype=torch.bfloat16, device="meta")
+        torch.empty(1, heads, count, shape.head_size, dtype=torch.bfloat16, device=META)
         for heads, count in ((shape.heads, rows), (shape.kv_heads, keys), (shape.kv_heads, keys))
     )
     return query, key, value

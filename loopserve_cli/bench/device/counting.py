@@ -22,7 +22,7 @@ class Counted(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing counted yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.torch: Counter[str] = Counter()
         self.triton: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
@@ -43,7 +43,7 @@ class Counted(TorchDispatchMode):
         name = str(func)
         if "cpu" in given and copies(func) and not blocks_not(args, kwargs):
             self.waits[name] += 1
-        if not (free(func) or (copies(func) and "cpu" in given)):
+        if not (free(func, args, out) or (copies(func) and "cpu" in given)):
             self.torch[name] += 1
         return out
 
@@ -58,12 +58,18 @@ def blocks_not(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False))
 
 
-def free(func: Any) -> bool:
-    """Whether it is a view or an allocation: no kernel."""
+def free(func: Any, args: Any, out: Any) -> bool:
+    """Whether it is a view or an allocation: no kernel. What may be a view (to, reshape) is a copy in new memory."""
     returns = [value.alias_info for value in func._schema.returns]
     if returns and all(alias is not None and not alias.is_write for alias in returns):
-        return True
+        given = {memory(part) for part in tree_leaves(args) if isinstance(part, torch.Tensor)}
+        return all(memory(part) in given for part in tree_leaves(out) if isinstance(part, torch.Tensor))
     return bool(func._schema.name.startswith(("aten::empty", "aten::new_empty")))
+
+
+def memory(tensor: torch.Tensor) -> int:
+    """Which storage a tensor lies in."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 @contextmanager

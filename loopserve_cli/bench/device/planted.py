@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from loopserve_cli.bench.kernels.options import Layer
-from loopserve_cli.bench.kernels.problem import Problem
+from loopserve_cli.bench.kernels.problem import Problem, random_problem
 
 # Scores of a planted offset and of a planted key above the rest, in units of the softmax's exponent.
 PEAK = 14.0
@@ -21,36 +23,30 @@ def planted_problem(layer: Layer, rows: int, keys: int, device: torch.device, se
     """Queries [H, n, D] that look at an offset of their head's and at some of the keys, over keys [G, N, D].
 
     Three quarters of the head are rotary, so that scores there depend on the offset alone and peak at one; the last
-    quarter has a direction that planted keys share. Everything is normal noise besides.
+    quarter has a direction that planted keys share. Everything is normal noise besides. The same arguments give the
+    same problem on the same device.
     """
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
-
-    scaling, turning = layer.size**-0.5, layer.size // 8 * 6
-    content = layer.size - turning
-    key, query, value = (noise(heads, count, layer.size) for heads, count in _counts(layer, rows, keys))
-    offset = (keys // 4 * torch.arange(layer.heads, device=device) // layer.heads * (torch.arange(layer.heads) % 2)).to(
-        device
-    )
+    noise = random_problem(replace(layer, dtype="float32"), rows, keys, device, seed)
+    query, key, scaling = noise.query, noise.key, noise.scaling
+    turning = layer.size // 8 * 6
     place = torch.arange(keys, device=device)
-    angle_key, angle_query = _angles(place, turning), _angles(place[keys - rows :] - offset[:, None], turning)
     strength = (PEAK / scaling / (turning // 2)) ** 0.5
-    key[..., :turning] = NOISE * key[..., :turning] + strength * angle_key
-    query[..., :turning] = NOISE * query[..., :turning] + strength * angle_query
-    planted = noise(layer.groups, keys).argsort(1)[:, : max(1, keys // EVERY)]
-    spike = (SPIKE / scaling / content) ** 0.5
-    key[..., turning:].scatter_add_(
-        1, planted[..., None].expand(-1, -1, content), spike * torch.ones_like(key[:, : planted.shape[1], turning:])
-    )
+    looked_at = place[keys - rows :] - _offsets(layer.heads, keys, device)[:, None]
+    key[..., :turning] = NOISE * key[..., :turning] + strength * _angles(place, turning)
+    query[..., :turning] = NOISE * query[..., :turning] + strength * _angles(looked_at, turning)
+    spike = (SPIKE / scaling / (layer.size - turning)) ** 0.5
+    # Other keys in every group, whatever the noise is.
+    planted = (key[..., 0].argsort(1) < max(1, keys // EVERY)).to(key.dtype)
+    key[..., turning:] += spike * planted[..., None]
     query[..., turning:] += spike
     dtype: torch.dtype = getattr(torch, layer.dtype)
-    return Problem(query.to(dtype), key.to(dtype), value.to(dtype), scaling)
+    return Problem(query.to(dtype), key.to(dtype), noise.value.to(dtype), scaling)
 
 
-def _counts(layer: Layer, rows: int, keys: int) -> list[tuple[int, int]]:
-    return [(layer.groups, keys), (layer.heads, rows), (layer.groups, keys)]
+def _offsets(heads: int, keys: int, device: torch.device) -> Tensor:
+    """The offset that each head looks at, int64 [H]: every other one at its own place, the others here."""
+    head = torch.arange(heads, device=device)
+    return keys // 4 * head // heads * (head % 2)
 
 
 def _angles(place: Tensor, size: int) -> Tensor:

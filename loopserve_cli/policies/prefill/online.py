@@ -8,9 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
-from loopserve_kernels.choice import Lines, Rules, choose_lines
-from loopserve_kernels.lines import line_mass
-from loopserve_kernels.rows import sample_rows, sample_size
+from loopserve_kernels.choice import Lines, Rules
+from loopserve_kernels.device import on_gpu
+from loopserve_kernels.entries import causal_entries
+from loopserve_kernels.rows import sample_size
+from loopserve_kernels.sample import Sample, make_sample
 
 
 class Online:
@@ -41,12 +43,21 @@ class Online:
         self.dense_rows = dense_rows
         # At alpha 1 there is nothing to choose.
         self.gate = Gate(min_new, min_keys, most_density, closed=alpha >= 1)
+        self._sample: Sample | None = None
 
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines:
         """The choice for the sampled rows of these new ones."""
-        new, keys = query.shape[1], key.shape[1]
-        rows = sample_rows(new, min(self.most_rows, sample_size(new))).to(query.device)
-        rules = Rules(self.alpha, self.candidates, self.sinks, self.local, self.objective, rows_per_block)
-        sampled, positions = query[:, rows], keys - new + rows
-        mass = line_mass(sampled, positions, key, scaling, self.share)
-        return choose_lines(mass, sampled, positions, key, scaling, rules)
+        heads, new, keys = query.shape[0], query.shape[1], key.shape[1]
+        sample = self._sample
+        if sample is None or (sample.new, sample.keys, sample.rows.device) != (new, keys, query.device):
+            sample = make_sample(new, keys, self.sampled(new), heads, query.device, sample)
+            self._sample = sample
+        rules = Rules(
+            self.alpha, self.candidates, self.sinks, self.local, self.objective, rows_per_block,
+            wide=on_gpu(query), most_columns=causal_entries(new, keys) / new + rows_per_block,
+        )  # fmt: skip
+        return sample.lines(query, key, scaling, self.share, rules)
+
+    def sampled(self, new: int) -> int:
+        """How many of so many new rows are looked at."""
+        return min(self.most_rows, sample_size(new))
