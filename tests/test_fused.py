@@ -17,13 +17,14 @@ from step_counted import counted_prompt, counted_step
 from test_engine import run, some_ids
 from test_stepper import gpu_like  # noqa: F401
 
+from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import fused_check, known_checks
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.fused import FusedModel
 from loopserve_cli.engine.fused_check import says_the_same
 from loopserve_cli.engine.fused_parts import KINDS, find_parts
 from loopserve_cli.engine.known_checks import checked_fused
-from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.loader import LoadedModel, load
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.profile import load_profile
 
@@ -145,3 +146,14 @@ def test_joined_weights_are_the_modules_own() -> None:
     assert attention.k_proj.weight.data_ptr() == whole.weight[64:].data_ptr()
     assert attention.v_proj.bias.data_ptr() == whole.bias[96:].data_ptr()
     assert sum(part.untyped_storage().nbytes() for part in (whole.weight, whole.bias)) == (64 + 32 + 32) * 65 * 4
+
+
+def test_the_demo_model_is_loaded_with_its_fused_pass() -> None:
+    loaded = load(ModelOptions("demo"))
+    assert isinstance(loaded.fused, FusedModel) and loaded.runs is loaded.fused
+    profile = load_profile("loopserve").with_overrides(["keep.budget=24", "keep.interval=5", "keep.recent=4"])
+    fused, eager = (Engine(one, profile) for one in (loaded, replace(loaded, fused=None)))
+    ids = loaded.tokenizer("The room of Miro is 417. What is the room of Miro?", add_special_tokens=False).input_ids
+    answers = [run(engine, ids, max_new_tokens=30) for engine in (fused, eager)]
+    assert answers[0][0] == answers[1][0]
+    assert [record.step_kernels for _, record in answers] == ["fused", "eager"]

@@ -62,16 +62,18 @@ def checked_fused(
 ) -> FusedModel | None:
     """A model's fused pass where it has one that says the same, known from an earlier start or found now.
 
-    On a GPU weights of one input are joined; on a CPU that gains nothing, and separately they give the same bits.
+    On a GPU weights of one input are joined; on a CPU that gains nothing, and separately they give the same bits. On a
+    GPU it is looked at whenever it is loaded: that compiles the kernels, so that no turn waits for it.
     """
-    parts = find_parts(model, join=model.device.type != "cpu") if handover == Handover() else None
+    on_cpu = model.device.type == "cpu"
+    parts = find_parts(model, join=not on_cpu) if handover == Handover() else None
     if parts is None:
         return None
     file = file or user_cache_path("loopserve", appauthor=False) / "attention-checks.json"
     key = fingerprint(model, quant) + "-fused"
     known = _read(file)
     same = known.get(key)
-    if not isinstance(same, bool):
+    if not (on_cpu and isinstance(same, bool)):
         same = says_the_same(model, FusedModel(parts), layers)
         _write(file, {**known, key: same})
     return FusedModel(parts) if same else None
