@@ -21,7 +21,7 @@ from loopserve_kernels.index import Index
 from loopserve_kernels.windows_cpu import ALIGNED, Run, Stored
 
 # Scores written out at once: about what the second-level caches hold.
-SCORES_AT_ONCE = 2**19
+SCORES_AT_ONCE = 2**20
 # With fewer rows at once, fewer verticals are scored that lie ahead of all but the last of them.
 ROWS_AT_ONCE = 1024
 
@@ -68,6 +68,7 @@ class _Lines:
     keys: list[int]
     vertical: Tensor
     hides: Tensor
+    covered: int  # no run holds a larger delta
 
     @classmethod
     def of(cls, index: Index, plan: int, keys: int) -> _Lines:
@@ -76,13 +77,14 @@ class _Lines:
         listed = listed[: bisect_left(listed, keys)]
         padded = listed + [2 * keys] * (-len(listed) % ALIGNED)
         hides = torch.zeros(index.covered.shape[1]).masked_fill_(index.covered[plan].bool(), float("-inf"))
-        runs = [Run.of(start, length, index.rows_per_block) for start, length in _runs(index, plan)]
-        return cls(runs, listed, torch.tensor(padded, dtype=torch.long), hides)
+        found = _runs(index, plan)
+        runs = [Run.of(start, length, index.rows_per_block) for start, length in found]
+        return cls(runs, listed, torch.tensor(padded, dtype=torch.long), hides, sum(found[-1]) - 1)
 
     @property
     def columns(self) -> int:
         """Scores that a row has, at most."""
-        return sum(run.most_columns for run in self.runs) + len(self.vertical)
+        return sum(run.length for run in self.runs) + len(self.vertical)
 
 
 def _attend(query: Tensor, stored: Stored, lines: _Lines, block: int, out: Tensor) -> None:
@@ -94,7 +96,7 @@ def _attend(query: Tensor, stored: Stored, lines: _Lines, block: int, out: Tenso
     step = max(1, min(ROWS_AT_ONCE // block, SCORES_AT_ONCE // (heads * block * lines.columns)))
     most = step * heads * block
     all_scores = key.new_empty(most * lines.columns)
-    room = key.new_empty(most * max(run.most_columns for run in lines.runs))
+    room = key.new_empty(most * max(run.length for run in lines.runs))
     for first, count, rows in _pieces(new, block, step):
         position = history + first
         last = position + (count - 1) * block
@@ -109,8 +111,9 @@ def _attend(query: Tensor, stored: Stored, lines: _Lines, block: int, out: Tenso
             window.score(part, stored, room, scored)
         if seen:
             torch.mm(part.flatten(0, 1), key[:, :seen], out=by_vertical.flatten(0, 1))
-            delta = position + torch.arange(count)[:, None] * block - lines.vertical[:seen]
-            by_vertical.add_(torch.take(lines.hides, (delta + block - 1).clamp_min_(0))[:, None])
+            free = bisect_left(lines.keys, position - lines.covered)
+            delta = position + torch.arange(count)[:, None] * block - lines.vertical[free:seen]
+            by_vertical[:, :, free:].add_(torch.take(lines.hides, (delta + block - 1).clamp_min_(0))[:, None])
         torch.softmax(scores, -1, out=scores)
         found = torch.mm(by_vertical.flatten(0, 1), value[:seen])
         for window, weights in zip(windows, by_run, strict=True):
