@@ -14,6 +14,8 @@ import typer
 from loopserve_cli import __version__
 from loopserve_cli.bench.decode.flags import decode_flags
 from loopserve_cli.bench.decode.options import DecodeOptions
+from loopserve_cli.bench.device.flags import device_flags
+from loopserve_cli.bench.device.options import DeviceOptions
 from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
@@ -209,6 +211,15 @@ def bench_kernels(options: KernelsOptions, json: Json = False) -> int:
     from loopserve_cli.bench.kernels import run_kernels
 
     return run_kernels(replace(options, json=json))
+
+
+@bench.command("device")
+@takes(options=device_flags)
+def bench_device(options: DeviceOptions, json: Json = False) -> int:
+    """Qualify this machine in stages: what it can do at best, what the kernels reach, whether all of it runs."""
+    from loopserve_cli.bench.device import run_device
+
+    return run_device(replace(options, json=json))
 
 
 @profiles.command("list")

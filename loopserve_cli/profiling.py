@@ -59,8 +59,9 @@ class Meter:
 class Stopwatch:
     """The wall clock of one turn, which stands still while the reader of its events works.
 
-    Drawing a dashboard must not make a model look slow: `paused` wraps every yield, and what passes
-    inside it is in no figure.
+    Drawing a dashboard must not make a model look slow: `paused` wraps a yield, and what passes inside it is in no
+    figure. Not so where the device computes the next token meanwhile: then the wall clock counts, since time that
+    was left out would be time in which the model worked. A token's time is what the reader of the events gets.
     """
 
     def __init__(self, gpus: Sequence[torch.device], started: float | None = None) -> None:
@@ -75,16 +76,21 @@ class Stopwatch:
             import torch
 
             torch.cuda.synchronize(gpu)
+        return self.now()
+
+    def now(self) -> float:
+        """Milliseconds so far, whatever the GPUs are doing: for what is on the host already."""
         return (time.perf_counter() - self._started - self._paused) * 1e3
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count the time spent inside."""
+    def paused(self, really: bool = True) -> Iterator[None]:
+        """Do not count the time spent inside, unless not `really`."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self._paused += time.perf_counter() - began
+            if really:
+                self._paused += time.perf_counter() - began
 
 
 class Spans:

@@ -32,7 +32,8 @@ class TurnRecord:
     that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone.
     Of decoding: keys_read is what its last step read per head, on average over the layers, of keys_stored;
     reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
-    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
+    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
+    step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
     """
 
     conversation_id: str | None = None
@@ -77,6 +78,7 @@ class TurnRecord:
     reselect_ms: float | None = None
     graph_replays: int | None = None
     graph_refusal: str | None = None
+    step_kernels: str | None = None
     kv_store_device_bytes: int | None = None
     kv_store_host_bytes: int | None = None
     working_set_bytes: int | None = None

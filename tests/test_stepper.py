@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from random import Random
 from typing import Any
 
@@ -18,7 +19,7 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine import decoding, working_set
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
-from loopserve_cli.engine.stepper import Stepper
+from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.profile import load_profile
 
 PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o")
@@ -176,3 +177,31 @@ def test_a_step_makes_nothing_that_grows_with_the_dialogue_or_the_budget(profile
                 next(tokens)
         largest.append(watch.elements)
     assert largest[0] == largest[1] == 1024  # the logits
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_looking_for_waits_shows_nothing_of_it_and_hides_nothing_else(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch does it: setting the mode warns that it is a prototype, and naming synchronizing operations in that."""
+    modes: list[object] = []
+
+    def set_mode(mode: object) -> None:
+        modes.append(mode)
+        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all synchronizing "
+                      "operations", stacklevel=2)  # fmt: skip
+
+    def step() -> Tensor:
+        warnings.warn("a model's own warning", stacklevel=2)
+        if waits:
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally at x.cpp:1)", stacklevel=2)
+        return torch.ones(1, 3)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        logits, refusal = CudaCapture.rehearse(step)
+    assert [str(one.message) for one in told] == ["a model's own warning"]
+    assert refusal == ("called a synchronizing CUDA operation" if waits else None)
+    assert modes == ["warn", 0] and torch.equal(logits, torch.ones(1, 3))

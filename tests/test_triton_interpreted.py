@@ -12,8 +12,11 @@ import pytest
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 
 
-def test_every_kernel_equals_its_twin() -> None:
-    file = Path(__file__).parent / "triton_interpreted.py"
+FILES = sorted(Path(__file__).parent.glob("triton_interpreted*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_kernel_equals_its_twin(file: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
     result = subprocess.run(

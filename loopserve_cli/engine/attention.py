@@ -113,7 +113,11 @@ def _step(
     if decode.takes_part(layer) and not further.bites(decode.keys_in(layer)):
         return decode.attend(layer, query, key[:, :, -1:], value[:, :, -1:])
     decode.leave(layer)
-    keys, values = (key, value) if layer in handover.whole else decode.everything(layer)
+    if layer in handover.whole:
+        keys, values = key, value
+    else:
+        decode.write(layer, key, value)
+        keys, values = decode.everything(layer)
     return masked_attention(query, keys, values, scaling, *further)
 
 

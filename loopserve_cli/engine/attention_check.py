@@ -18,6 +18,7 @@ from torch import Tensor
 
 from loopserve_cli.engine.attention import ATTENTION_NAME, MASKED_NAME
 from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.fused import FusedModel
 from loopserve_cli.engine.handover import Handover, Witness
 from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
@@ -55,7 +56,7 @@ def check_attention(model: PreTrainedModel, layers: int) -> AttentionCheck:
     """
     reasons = []
     for draw in range(DRAWS if _rounds(model) else 1):
-        found = _looked(model, layers, _pieces(model, draw))
+        found = _looked(model, layers, looked_at(model, draw))
         if isinstance(found, AttentionCheck):
             model.set_attn_implementation(found.implementation)
             return found
@@ -86,13 +87,18 @@ def _found(model: PreTrainedModel, layers: int, pieces: list[Tensor], expected: 
                 handover = Handover(every, every, handover.shared)
             elif any(witness.masked.values()):
                 return "its attention has a mask of its own"
-            ours = _our_logits(model, layers, pieces, handover)
+            ours = our_logits(model, layers, pieces, handover)
     except Exception as error:
         return _reason(error)
-    off = _off(ours, expected)
-    if off <= (ROUNDED if _rounds(model) else EXACT):
+    off = off_by(ours, expected)
+    if off <= tolerance(model):
         return handover
     return f"its logits differ from those of transformers' own attention by {off:.0%}"
+
+
+def tolerance(model: PreTrainedModel) -> float:
+    """The relative RMS up to which logits are the same."""
+    return ROUNDED if _rounds(model) else EXACT
 
 
 def _rounds(model: PreTrainedModel) -> bool:
@@ -100,7 +106,7 @@ def _rounds(model: PreTrainedModel) -> bool:
     return model.dtype != torch.float32 or getattr(model.config, "quantization_config", None) is not None
 
 
-def _off(logits: Tensor, expected: Tensor) -> float:
+def off_by(logits: Tensor, expected: Tensor) -> float:
     """The relative RMS of a difference."""
     return float((logits - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
@@ -111,8 +117,8 @@ def _differs_at_once(model: PreTrainedModel, pieces: list[Tensor], expected: Ten
     lengths = length_dependence(model.config)
     if lengths is not None and lengths.at_once(tokens.shape[1]):
         return ""  # the engine knows what to read again
-    off = _off(_own_logits(model, [tokens]), expected[-1:])
-    if off <= (ROUNDED if _rounds(model) else EXACT):
+    off = off_by(_own_logits(model, [tokens]), expected[-1:])
+    if off <= tolerance(model):
         return ""
     return f"its logits depend on which tokens are read at once, by {off:.0%}"
 
@@ -147,7 +153,7 @@ def _windows(model: PreTrainedModel) -> set[int]:
     return {number for number, slides in enumerate(DynamicCache(config=model.config).is_sliding) if slides}
 
 
-def _our_logits(model: PreTrainedModel, layers: int, pieces: list[Tensor], handover: Handover) -> Tensor:
+def our_logits(model: PreTrainedModel | FusedModel, layers: int, pieces: list[Tensor], handover: Handover) -> Tensor:
     """The logits after every piece, [pieces, V], through a store."""
     store = Store(layers, handover)
     decode = DecodeTurn(Everything(), store)
@@ -180,7 +186,7 @@ def _own_logits(model: PreTrainedModel, pieces: list[Tensor]) -> Tensor:
     return torch.cat(logits).float()
 
 
-def _pieces(model: PreTrainedModel, draw: int) -> list[Tensor]:
+def looked_at(model: PreTrainedModel, draw: int = 0) -> list[Tensor]:
     """Ids [1, n] of ordinary words, the same ones every time for a draw."""
     embedding: Any = model.get_input_embeddings()
     generator = torch.Generator().manual_seed(draw)

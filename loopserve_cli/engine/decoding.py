@@ -19,6 +19,8 @@ from loopserve_cli.policies.keep import KeepPolicy, Seen
 from loopserve_cli.profiling import Spans
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.key_mass import key_mass
+from loopserve_kernels.rotate import Rotation
+from loopserve_kernels.step_write import step_write
 
 ACCUMULATED_ROWS = 32
 # Tokens a working set has room for at most after a choice; it grows when they are more.
@@ -112,6 +114,15 @@ class DecodeTurn:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
 
+    @property
+    def steady(self) -> bool:
+        """Whether the next step chooses nothing and moves no buffer, and nothing is lost if it is not counted.
+
+        A tier that evicts judges the turn by its ring of queries, of which a step takes the oldest.
+        """
+        room = all(s.buffers.working.has_room for s in self._layers.values() if s.chosen)
+        return self._due_in != 0 and not self.freezes and room and self.store.has_room
+
     def begin_step(self) -> None:
         """Choose keys where that is due, and make room for one token."""
         if self._due_in == 0:
@@ -125,18 +136,36 @@ class DecodeTurn:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of the step's token: query [1, H, 1, D], its own key and value [1, G, 1, D]; [1, H, 1, D]."""
+        return self.attend_row(layer, query[0, :, 0], key[0, :, 0], value[0, :, 0])[None, :, None]
+
+    def attend_row(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation | None = None
+    ) -> Tensor:
+        """Write the step's token and attend: query [H, D], its own key and value [G, D]; [H, D].
+
+        With a `rotation` query and key are turned by it first.
+        """
         state = self._layers[layer]
-        place = self.store.cursor.places[layer]
-        row = query[0, :, 0]
-        if self.policy.window:
-            state.buffers.ring.write(row, place.slot, place.position)
+        held, place = self.store.layers[layer], self.store.cursor.places[layer]
+        ring = state.buffers.ring.place(place.slot, place.position) if self.policy.window else None
+        working = state.buffers.working.place() if state.chosen else None
+        row = step_write(query, key, value, held.place(place.row), ring, working, rotation)
         if state.chosen:
-            state.buffers.working.append(key[0, :, 0], value[0, :, 0])
-            out = state.buffers.working.attend(row, state.scaling)
-        else:
-            keys, values = self.store.layers[layer].buffers()
-            out = decode_attention(row, keys[0], values[0], place.lengths, state.scaling)
-        return out[None, :, None]
+            return state.buffers.working.attend(row, state.scaling)
+        keys, values = held.buffers()
+        return decode_attention(row, keys[0], values[0], place.lengths, state.scaling)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Write the step's token, [1, G, 1, D], of a layer that attends in a way of its own."""
+        self.store.layers[layer].write(key, value, self.store.cursor.places[layer].row)
+
+    def advance(self) -> None:
+        """Within a step's pass: have the devices' numbers be the next step's."""
+        self.store.cursor.advance(self.policy.window)
+
+    def count_advance(self) -> None:
+        """A pass that ends in `advance` was asked for."""
+        self.store.cursor.count(self.policy.window)
 
     def keys_in(self, layer: int) -> int:
         """Keys of a layer within a step, its token among them."""
@@ -164,6 +193,13 @@ class DecodeTurn:
                 state.buffers.working.advance()
         self.store.end_step()
         self._keys = self.store.length
+
+    def drop_step(self) -> None:
+        """Let a step that was asked for go uncounted; the turn ends with it."""
+        for state in self._layers.values():
+            if state.chosen:
+                state.buffers.working.drop()
+        self.store.drop_step()
 
     def _choose(self) -> None:
         """Ask the policy for every layer, unless the first interval reads everything."""

@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, loaded: LoadedModel, profile: Profile) -> None:
         """An engine with an empty store."""
         self.model = loaded.model
+        self._runs = loaded.runs
         self.tokenizer = loaded.tokenizer
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
@@ -120,7 +121,7 @@ class Engine:
         self.policy = prefill_policy(profile.prefill)
         # A model on several GPUs moves data between them, which is not captured.
         capture = CudaCapture if len(self._gpus) == 1 else None
-        self._stepper = Stepper(self.model, self._store, self._torch_device, capture, refusal)
+        self._stepper = Stepper(self._runs, self._store, self._torch_device, capture, refusal)
 
     @property
     def keep(self) -> KeepPolicy:
@@ -218,7 +219,10 @@ class Engine:
         that the model does not know, NumbersError for logits that are none: the turn is then taken back.
         """
         with undone_unless_numbers(self._held, len(self.tokens)):
-            yield from self._turn(ids, sampling, cancelled, submitted)
+            try:
+                yield from self._turn(ids, sampling, cancelled, submitted)
+            finally:
+                self._stepper.let_go()  # the reader may close the turn while the next step runs
 
     def _turn(
         self, ids: list[int], sampling: SamplingOptions, cancelled: Callable[[], bool], submitted: float | None
@@ -254,30 +258,41 @@ class Engine:
         stamps: list[float] = []
         output: list[int] = []
         finish = None if prefilled == len(ids) else "cancelled"
+        drawn = None if logits is None else sampler.pick(logits)
         while finish is None:
             if cancelled():
                 finish = "cancelled"
                 break
-            assert logits is not None
-            token = sampler.draw(logits)
+            assert drawn is not None
+            token = sampler.read(drawn)
             if token is None:
                 raise self._no_numbers()
-            stamps.append(watch.ms())
+            stamps.append(watch.now())  # the token is here; what else the device was asked for is the next one's
             output.append(token)
             text = "" if token in self._stop_ids else stream.push(token)
             finish = self._finish_reason(token, stream, len(output), sampling)
             if finish:
                 text = stream.end(text)
-            with watch.paused():
-                yield Token(token, text, stream.reasoning)
-            if finish is None and not cancelled():
-                held = len(self.tokens)
-                if self._prefiller.lengths is not None and self._prefiller.lengths.stale_in_step(held):
-                    logits, decode = self._read_again([token])
-                    rolled_back += held
-                    continue
+            held = len(self.tokens)
+            stale = self._prefiller.lengths is not None and self._prefiller.lengths.stale_in_step(held)
+            ahead = finish is None and not stale and self._stepper.ready(decode, sampler)
+            if ahead:
                 with whole_or_nothing(self._held, self._torch_device):
-                    logits = self._stepper.step(token, len(self.tokens), decode)
+                    drawn = self._stepper.launch(drawn, held, decode, sampler)
+            with watch.paused(not ahead):
+                yield Token(token, text, stream.reasoning)
+            if finish is not None or cancelled():
+                finish = finish or "cancelled"
+                self._stepper.let_go()
+            elif stale:
+                logits, decode = self._read_again([token])
+                rolled_back += held
+                drawn = sampler.pick(logits)
+            else:
+                with whole_or_nothing(self._held, self._torch_device):
+                    if not ahead:
+                        drawn = self._stepper.launch(drawn, held, decode, sampler)
+                    self._stepper.count()
                     self._held.append([token])
         stream.flush()
 
@@ -350,6 +365,7 @@ class Engine:
             "device": self.device,
             "dtype": self.dtype,
             "quant": self.quant,
+            "step_kernels": "eager" if self._runs is self.model else "fused",
             "keys_stored": self._store.length,
             "kv_store_device_bytes": self._store.device_bytes,
             "kv_store_host_bytes": self._store.host_bytes,

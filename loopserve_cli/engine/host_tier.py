@@ -23,6 +23,7 @@ from torch import Tensor
 
 from loopserve_cli.engine.staging import Staging, copy_rows
 from loopserve_cli.engine.store import GROWTH, ROUND, StoreLayer
+from loopserve_kernels.step_write import StorePlace
 
 TAIL = 64
 
@@ -92,6 +93,11 @@ class HostLayer(StoreLayer):
         assert self.tail_keys is not None and self.tail_values is not None
         self.tail_keys.index_copy_(2, row, key_states)
         self.tail_values.index_copy_(2, row, value_states)
+
+    def place(self, row: Tensor) -> StorePlace:
+        """The tail."""
+        assert self.tail_keys is not None and self.tail_values is not None
+        return StorePlace(self.tail_keys[0], self.tail_values[0], row)
 
     def everything(self, rows: int) -> tuple[Tensor, Tensor]:
         """The first `rows` keys and values, [1, G, rows, D], in the staging, while the next layer's come."""

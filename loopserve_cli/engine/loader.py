@@ -13,6 +13,8 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit, own_limit
+from loopserve_cli.engine.fused import FusedModel
+from loopserve_cli.engine.fused_check import fused_model
 from loopserve_cli.engine.gguf import complete_config, opened
 from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
@@ -46,6 +48,12 @@ class LoadedModel:
     quant: str | None = None
     handover: Handover = Handover()
     identity: Identity | None = None
+    fused: FusedModel | None = None
+
+    @property
+    def runs(self) -> PreTrainedModel | FusedModel:
+        """What computes logits: the fused pass where the model has one."""
+        return self.fused or self.model
 
 
 def load(
@@ -100,6 +108,8 @@ def load_from(
     # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
     identity = identify(model, tokenizer, options.model, options.quant) if options.quant else None
     handover = checked(model, layers, options.model, options.quant)
+    # On a CPU nothing is launched, and the model's own code is as fast.
+    fused = fused_model(model, layers, handover) if device.type == "cuda" else None
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -111,6 +121,7 @@ def load_from(
         quant=options.quant,
         handover=handover,
         identity=identity,
+        fused=fused,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loopserve_cli.engine.fused import FusedModel
+
 # transformers 5.24 gave the argument a new name, and 5.40 takes the old one away. Code that comes with a model may
 # have the old name for ever.
 NEW_NAME, OLD_NAME = "cache", "past_key_values"
@@ -28,8 +30,11 @@ def _cache_name(forward: Callable[..., Any]) -> str:
 def next_logits(model: Any, ids: Tensor, positions: Tensor, cache: Any, **told: Any) -> Tensor:
     """Run the model over ids [1, n] at their positions [1, n]; the logits of the last, [1, V].
 
-    `told` goes on to the attention function. The cache has taken in keys and values of all n.
+    `told` goes on to the attention function. The cache has taken in keys and values of all n. The model is one of
+    transformers, or a `FusedModel` of it.
     """
+    if isinstance(model, FusedModel):
+        return model.next_logits(ids, positions, cache, **told)
     out = model(
         input_ids=ids,
         position_ids=positions,

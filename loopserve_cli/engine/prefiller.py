@@ -24,6 +24,7 @@ class Prefiller:
     def __init__(self, loaded: LoadedModel) -> None:
         """Nothing is fed yet."""
         self._model = loaded.model
+        self._runs = loaded.runs
         self._name = loaded.name
         self._device = loaded.device
         self.lengths = length_dependence(loaded.model.config)
@@ -61,4 +62,4 @@ class Prefiller:
         """Run the model over new ids at their positions."""
         new = torch.tensor([ids], device=self._device)
         places = positions(len(held.tokens), len(ids), self._device)
-        return next_logits(self._model, new, places, held.store, prefill=prefill, decode=decode)
+        return next_logits(self._runs, new, places, held.store, prefill=prefill, decode=decode)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.step_write import RingPlace
+
 
 class Ring:
     """The newest `size` queries [H, size, D] and their positions, in no order; the first `count` slots are used.
@@ -35,11 +37,10 @@ class Ring:
         self.positions[slots] = torch.arange(position - rows + 1, position + 1, device=query.device)
         self.advance(rows)
 
-    def write(self, query: Tensor, slot: Tensor, position: Tensor) -> None:
-        """Put one query [H, D] at `slot`, both int64 [1] on the device; the host counts it with `advance`."""
+    def place(self, slot: Tensor, position: Tensor) -> RingPlace:
+        """Where a step's kernel puts one query, both int64 [1] on the device; the host counts it with `advance`."""
         assert self.queries is not None and self.positions is not None
-        self.queries.index_copy_(1, slot, query[:, None])
-        self.positions.index_copy_(0, slot, position)
+        return RingPlace(self.queries, self.positions, slot, position)
 
     def advance(self, rows: int = 1) -> None:
         """Count what was written."""

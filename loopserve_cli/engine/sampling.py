@@ -1,4 +1,4 @@
-"""Drawing the next token."""
+"""Drawing the next token, and bringing it to the host."""
 
 from __future__ import annotations
 
@@ -41,20 +41,28 @@ class Sampler:
         """A fresh sampler after the ids of `history`; with a seed, the same logits give the same tokens."""
         self.greedy = options.temperature == 0
         self._processors = processors(options)
+        self._read = Reader(device)
         # Only the repetition penalty reads the ids so far, [1, N]; a list of them at every token would cost O(N).
         self._penalises = options.repetition_penalty != 1.0
         self._ids = torch.tensor([history if self._penalises else []], dtype=torch.long, device=device)
-        self._generator = torch.Generator(device)
-        if options.seed is not None:
+        self._generator = None if self.greedy else torch.Generator(device)
+        if self._generator is not None and options.seed is not None:
             self._generator.manual_seed(options.seed)
-        else:
+        elif self._generator is not None:
             self._generator.seed()
 
-    def draw(self, logits: Tensor) -> int | None:
-        """The next token from logits [1, V]; None where they are no numbers, or all minus infinity.
+    @property
+    def plain(self) -> bool:
+        """Whether it draws as `most_likely` does, whatever came before: then a captured step can do it."""
+        return self.greedy and not self._processors
 
-        Both come over in one transfer: the host waits for the device once per token.
+    def pick(self, logits: Tensor) -> Tensor:
+        """The next token from logits [1, V], int64 [1, 1] on their device, without waiting for it.
+
+        It is -1 where the logits are no numbers, or all minus infinity.
         """
+        if self.plain:
+            return most_likely(logits)
         scores = logits.float()
         sound = healthy(scores)
         if self._processors:
@@ -68,5 +76,44 @@ class Sampler:
             token = torch.multinomial(scores.softmax(-1), 1, generator=self._generator)
         if self._penalises:
             self._ids = torch.cat([self._ids, token], dim=1)
-        drawn = int(torch.where(sound, token, -1))
+        return torch.where(sound, token, -1)
+
+    def read(self, token: Tensor) -> int | None:
+        """What `pick` gave, on the host, which waits for it; None for -1."""
+        drawn = self._read.number(token)
         return drawn if drawn >= 0 else None
+
+    def draw(self, logits: Tensor) -> int | None:
+        """The next token from logits [1, V]; None where they are no numbers, or all minus infinity."""
+        return self.read(self.pick(logits))
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """The largest of logits [1, V], int64 [1, 1], or -1 where that is no number or none is larger than minus infinity.
+
+    A NaN wins every maximum, so the one that is taken tells of all.
+    """
+    largest, token = logits.max(-1, keepdim=True)
+    return torch.where(largest.isfinite(), token, -1)
+
+
+class Reader:
+    """Brings single numbers from a device: on a GPU through pinned memory and one event, the only thing waited for.
+
+    Work that is asked of the device after the number does not delay it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Nothing is allocated before the first number from a GPU."""
+        self._device = device
+        self._pinned: Tensor | None = None
+
+    def number(self, token: Tensor) -> int:
+        """The one element of a tensor on the device; waits until it is there."""
+        if self._device.type != "cuda":
+            return int(token)
+        if self._pinned is None:
+            self._pinned = torch.empty(1, 1, dtype=torch.int64, pin_memory=True)
+        self._pinned.copy_(token, non_blocking=True)
+        torch.cuda.current_stream(self._device).record_event().synchronize()
+        return int(self._pinned)

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.handover import Handover, Witness
+from loopserve_kernels.step_write import StorePlace
 
 GROWTH = 1.5
 ROUND = 256
@@ -94,6 +95,11 @@ class StoreLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None
         self.keys.index_copy_(2, row, key_states)
         self.values.index_copy_(2, row, value_states)
+
+    def place(self, row: Tensor) -> StorePlace:
+        """Where a step's kernel writes a token: buffers on the device, and the `row` in them."""
+        assert self.keys is not None and self.values is not None
+        return StorePlace(self.keys[0], self.values[0], row)
 
     def advance(self) -> None:
         """Count the token that was written."""
@@ -175,8 +181,9 @@ class Store(Cache):
     """The layers of one dialogue, as the cache that transformers hands to its models.
 
     A prefill appends with `update` and gets everything back. A decode step stands between `begin_step` and
-    `end_step`: `update` then writes the token where the cursor says, on the device, and gives back the token alone,
-    but for layers whose attention must be handed everything. A `witness` sees what is given back.
+    `end_step`: `update` then gives back the token alone, and attention writes it where the cursor says, with all else
+    that it writes; layers whose attention must be handed everything write and get it here. A `witness` sees what is
+    given back.
     """
 
     def __init__(self, layers: int | Sequence[StoreLayer], handover: Handover | None = None) -> None:
@@ -213,12 +220,12 @@ class Store(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """As the layer's `update`; within a step, write one token and return it as it came, or everything if needed."""
+        """As the layer's `update`; within a step one token as it came, or, written here, everything if needed."""
         layer = self.layers[layer_idx]
         if self.stepping:
-            layer.write(key_states, value_states, self.cursor.places[layer_idx].row)
             if layer_idx not in self.handover.whole:
                 return key_states, value_states
+            layer.write(key_states, value_states, self.cursor.places[layer_idx].row)
             keys, values = layer.everything(layer.length + 1)
         else:
             keys, values = layer.update(key_states, value_states)
@@ -227,6 +234,11 @@ class Store(Cache):
         if self.witness is not None:
             self.witness.gave(layer_idx, keys, values)
         return keys, values
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more token fits without a buffer growing."""
+        return all(layer.length < layer.capacity for layer in self.layers)
 
     def begin_step(self, slot: int = 0) -> None:
         """Make room for a token and tell the devices where it goes; `slot` is its place in rings of queries."""
@@ -241,9 +253,14 @@ class Store(Cache):
             layer.advance()
         self.stepping = False
 
+    def drop_step(self) -> None:
+        """Let a step go uncounted; what it wrote, or will have written, lies behind what is held."""
+        self.stepping = False
+        self.cursor.forget()
+
     def rewind(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens, in every layer, and a step that did not end."""
-        self.stepping = False
+        self.drop_step()
         for layer in self.layers:
             layer.rewind(tokens)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from loopserve_cli.policies.keep import Keys
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gather import gather_keys
+from loopserve_kernels.step_write import WorkingPlace
 
 GROWTH = 1.5
 ROUND = 64
@@ -47,16 +48,23 @@ class WorkingSet:
 
     def make_room(self) -> None:
         """See that one more token fits."""
-        if self.keys is not None and self.longest == self.keys.shape[1]:
+        if self.keys is not None and not self.has_room:
             self._grow(int(self.longest * GROWTH) + 1)
 
-    def append(self, key: Tensor, value: Tensor) -> None:
-        """Write one token, key and value [G, D], where there is room; the host counts it with `advance`."""
+    @property
+    def has_room(self) -> bool:
+        """Whether one more token fits."""
+        return self.keys is not None and self.longest < self.keys.shape[1]
+
+    def place(self) -> WorkingPlace:
+        """Where a step's kernel writes one token, if there is room; the host counts it with `advance`."""
         assert self.keys is not None and self.values is not None and self.lengths is not None
-        place = self.lengths.long()[:, None, None].expand(-1, 1, key.shape[1])
-        self.keys.scatter_(1, place, key[:, None])
-        self.values.scatter_(1, place, value[:, None])
-        self.lengths += 1
+        return WorkingPlace(self.keys, self.values, self.lengths)
+
+    def drop(self) -> None:
+        """Take back the token that was written and not counted."""
+        assert self.lengths is not None
+        self.lengths -= 1
 
     def advance(self) -> None:
         """Count the token that was written."""

@@ -1,0 +1,64 @@
+"""Rotary position embedding of queries and keys, and the norm of each head before it where a model has one.
+
+    out = x cos + (-x_high, x_low) sin   over the first R of D numbers; those behind them stay
+
+x_low and x_high are the halves of the R numbers (arXiv 2104.09864, as transformers lays them out).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from loopserve_kernels.device import on_gpu
+from loopserve_kernels.norm import rms_norm_torch
+
+
+class Rotation(NamedTuple):
+    """Where rows stand: cos and sin [n, R], R even and at most D; weights [D] of the heads' norms, if there are any."""
+
+    cos: Tensor
+    sin: Tensor
+    query_weight: Tensor | None = None
+    key_weight: Tensor | None = None
+    eps: float = 0.0
+
+
+def rotate(query: Tensor, key: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Queries [n, H, D] and keys [n, G, D] at their positions, in new tensors; on a GPU one launch."""
+    check_rotation(query, key, rotation)
+    if on_gpu(query):
+        from loopserve_kernels.rotate_triton import rotate_triton
+
+        return rotate_triton(query, key, rotation)
+    return rotate_torch(query, key, rotation)
+
+
+def rotate_torch(query: Tensor, key: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """The twin."""
+    return (
+        _turned(query, rotation, rotation.query_weight),
+        _turned(key, rotation, rotation.key_weight),
+    )
+
+
+def _turned(x: Tensor, rotation: Rotation, weight: Tensor | None) -> Tensor:
+    if weight is not None:
+        x = rms_norm_torch(x, weight, rotation.eps)
+    cos, sin = rotation.cos[:, None], rotation.sin[:, None]
+    turning, staying = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    low, high = turning.chunk(2, dim=-1)
+    turned = turning * cos + torch.cat((-high, low), dim=-1) * sin
+    return torch.cat((turned, staying), dim=-1) if staying.shape[-1] else turned
+
+
+def check_rotation(query: Tensor, key: Tensor, rotation: Rotation) -> None:
+    """Assert that shapes and dtypes fit each other."""
+    rows, _, size = query.shape
+    assert key.shape[0] == rows and key.shape[2] == size, (query.shape, key.shape)
+    assert rotation.cos.shape == rotation.sin.shape and rotation.cos.shape[0] == rows
+    assert rotation.cos.shape[1] <= size and rotation.cos.shape[1] % 2 == 0
+    assert (rotation.query_weight is None) == (rotation.key_weight is None)
+    assert query.dtype == key.dtype == rotation.cos.dtype == rotation.sin.dtype

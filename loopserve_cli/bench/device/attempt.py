@@ -1,0 +1,21 @@
+"""One figure after the other: what fails says why, and the next is measured all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def attempt(facts: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> Record:
+    """What `work` measured beside the facts; where it fails, `error` in a line in place of figures."""
+    try:
+        return {**facts, **work()}
+    except Exception as error:  # whatever it is: a machine is being qualified, and the rest is worth knowing
+        return {**facts, "error": one_line(error)}
+
+
+def one_line(error: BaseException) -> str:
+    """The error's kind and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

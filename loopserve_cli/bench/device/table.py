@@ -1,0 +1,104 @@
+"""The tables of `bench device`: what became of every stage, then each one's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from loopserve_cli.bench.device.columns import COLUMNS, Column
+from loopserve_cli.bench.device.folder import DONE, Result
+from loopserve_cli.bench.device.stages import named
+from loopserve_cli.output import new_table, output_console, titled
+
+Row = Mapping[str, Any]
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Plain text on a pipe. n/a was not measured; an empty cell does not apply."""
+    console = output_console()
+    for result in results:
+        if result.records and result.status != "skipped":
+            print_stage(result)
+    console.print(titled("stages", stages_table(results)))
+
+
+def stages_table(results: Sequence[Result]) -> Table:
+    """A row per stage, with the reason where it is not done."""
+    table = _columns(("stage", "what", "status", "s", "records", "failed"))
+    table.add_column("")
+    for result in results:
+        what = named((result.stage,))[0].what
+        counts = [f"{result.seconds:.1f}", str(len(result.records)), str(result.errors or "")]
+        table.add_row(result.stage, what, result.status, *counts, result.reason or "")
+    return table
+
+
+def print_stage(result: Result) -> None:
+    """One stage's figures."""
+    console = output_console()
+    own = PRINTED.get(result.stage)
+    if own is not None:
+        if result.status == DONE:
+            own(result.records[0], f"{result.stage}, {result.device}")
+        return
+    failed = [record for record in result.records if "error" in record]
+    measured = [record for record in result.records if "error" not in record]
+    if result.stage == "environment":
+        console.print(machine_line(measured[0]), soft_wrap=True)
+        measured = measured[1:]
+    columns = COLUMNS.get(result.stage, ())
+    if measured and columns:
+        what = named((result.stage,))[0].what
+        console.print(titled(f"{result.stage}: {what}", records_table(columns, measured)))
+    for record in failed:
+        words = ", ".join(f"{name} {value}" for name, value in record.items() if name != "error")
+        console.print(f"{words}: {record['error']}", soft_wrap=True)
+
+
+def machine_line(machine: Row) -> str:
+    """What was measured, in a line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    absent = ", ".join(name for name, version in machine["packages"].items() if version is None) or "nothing"
+    return f"{machine['device']}, {machine['cores_usable']} cores, {versions}; not installed: {absent}"
+
+
+def records_table(columns: Sequence[Column], records: Sequence[Row]) -> Table:
+    """A row per record; a cell that its record does not speak of is empty."""
+    table = _columns([column.head for column in columns])
+    for record in records:
+        table.add_row(*(column.cell(record) for column in columns))
+    return table
+
+
+def _columns(heads: Sequence[str]) -> Table:
+    table = new_table()
+    for head in heads:
+        left = head in ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
+        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _kernels(whole: Row, title: str) -> None:
+    from loopserve_cli.bench.kernels.tables import print_tables
+
+    print_tables(whole, title)
+
+
+def _decode(whole: Row, title: str) -> None:
+    from loopserve_cli.bench.decode.tables import print_tables
+
+    print_tables(whole, title)
+
+
+def _turns(whole: Row, title: str) -> None:
+    from loopserve_cli.bench.comparison_tables import print_comparison
+    from loopserve_cli.bench.tables import print_tables
+
+    summary = whole["summary"]
+    (print_comparison if "exact" in summary else print_tables)(summary, title)
+
+
+# The stages that are commands of `bench` print as those do.
+PRINTED: dict[str, Callable[[Row, str], None]] = {"kernels": _kernels, "decode": _decode, "turns": _turns}
