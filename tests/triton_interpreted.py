@@ -97,7 +97,9 @@ def test_the_tradeoff_finds_the_twin_s_lines(
     nan_filled(monkeypatch)
     rows, positions, key = sample("band", 2, 1, 90, 17)
     rows[1] = torch.randn(17, 32, generator=torch.Generator().manual_seed(0))
-    rules = Rules(alpha, sinks=2, local=3, objective=objective, rows_per_block=16, wide=wide, most_columns=50.0 + 30 * wide)
+    rules = Rules(
+        alpha, sinks=2, local=3, objective=objective, rows_per_block=16, wide=wide, most_columns=50.0 + 30 * wide
+    )
     mass = line_mass_triton(rows, positions, key, SCALING, share)
     twin = line_mass_torch(rows, positions, key, SCALING, share)
     theirs = best_tradeoff(replace(twin, vertical=mass.vertical, slash=mass.slash), rules)

@@ -3,7 +3,8 @@
 A group all of whose heads turned out dense gains nothing: it runs dense, unasked, until the dialogue has grown by half.
 What was found lies on a device, and waiting for it in every layer would cost more than it is worth. So it is brought
 over while the device works, and looked at once per chunk, when a third of the layers has chosen; by then what the
-chunk before found is there as well. Which route is taken never depends on how fast a device was.
+chunk before found is there as well. Which route is taken never depends on how fast a device was, nor on turns that
+were taken back.
 """
 
 from __future__ import annotations
@@ -88,20 +89,19 @@ class Routes:
         self._dense_at: dict[tuple[int, int], int] = {}  # keys at which a layer's group was dense
         self._coming: list[_Found] = []
         self._last_layer = -1
-        self._looked = False
+        self._chunk: list[bool] | None = None  # what this chunk's heads were found to be; None once it was looked at
         self._closed_at = 0
 
-    def asked(self, layer: int, groups: int, keys: int, layers: int | None) -> list[int]:
-        """The groups of a layer for which lines are to be chosen now, of so many in all and over so many keys.
+    def asked(self, layer: int, groups: int, new: int, keys: int, layers: int | None) -> list[int]:
+        """The groups of a layer, of so many, for which lines are to be chosen now: for `new` rows over `keys` keys.
 
         `layers` is how many the model has; without it a chunk is looked at when the next begins.
         """
-        if layer <= self._last_layer:
-            self._looked = False
+        if layer <= self._last_layer or self._last_layer < 0:
+            self._begin(keys - new)
         first_asked = 0 if layers is None else int(layers * ASKED)
         self._last_layer = layer
-        if not self._looked and layer >= first_asked:
-            self._looked = True
+        if self._chunk is not None and layer >= first_asked:
             self._look(keys)
         if layer >= first_asked and self._holds(self._closed_at, keys):
             return []
@@ -113,25 +113,36 @@ class Routes:
         if arrival is not None:
             self._coming.append(_Found(layer, keys, groups, arrival))
             if dense.device.type == "cpu":
-                self._learn()
+                self._learn(keys)
+
+    def _begin(self, history: int) -> None:
+        """A new chunk, after so many keys: what was found over more of them was taken back."""
+        self._chunk = []
+        self._coming = [found for found in self._coming if found.keys <= history]
+        self._dense_at = {place: keys for place, keys in self._dense_at.items() if keys <= history}
+        self._closed_at = self._closed_at if self._closed_at <= history else 0
 
     def _look(self, keys: int) -> None:
         """Wait for what is on its way; close the chunk over these keys if those asked in it were nearly all dense."""
-        flags = [flag for found in self._coming if found.keys == keys for flag in found.arrival.flags()]
-        self._learn()
+        self._learn(keys)
+        flags, self._chunk = self._chunk, None
         if flags and sum(flags) >= MOST_DENSE * len(flags):
             self._closed_at = keys
 
-    def _learn(self) -> None:
+    def _learn(self, keys: int) -> None:
         for found in self._coming:
             flags = found.arrival.flags()
+            if found.keys == keys and self._chunk is not None:
+                self._chunk += flags
             each = len(flags) // len(found.groups)
             for place, group in enumerate(found.groups):
-                dense = all(flags[place * each : (place + 1) * each])
-                self._dense_at[found.layer, group] = found.keys if dense else 0
+                if all(flags[place * each : (place + 1) * each]):
+                    self._dense_at[found.layer, group] = found.keys
+                else:
+                    self._dense_at.pop((found.layer, group), None)
         self._coming.clear()
 
     @staticmethod
     def _holds(dense_at: int, keys: int) -> bool:
-        """Whether what was found over so many keys holds for these: none were taken back, and not half as many came."""
-        return 0 < dense_at <= keys < GROWN * dense_at
+        """Whether what was found over `dense_at` keys, 0 for nothing, still holds for these."""
+        return keys < GROWN * dense_at
