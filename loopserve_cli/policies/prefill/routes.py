@@ -112,7 +112,7 @@ class Routes:
         arrival = self._bring(dense)
         if arrival is not None:
             self._coming.append(_Found(layer, keys, groups, arrival))
-            if dense.device.type == "cpu":
+            if isinstance(arrival, Here):
                 self._learn(keys)
 
     def _begin(self, history: int) -> None:
