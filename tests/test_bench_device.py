@@ -216,6 +216,19 @@ def test_the_exit_status_says_whether_all_went_well(three: list[Scripted], tmp_p
     assert [stage["stage"] for stage in found["stages"]] == ["environment", "choosing", "attention", "tests"]
 
 
+def test_results_of_another_machine_are_shown_and_their_costs_written(tmp_path: Path, capsys: Any) -> None:
+    folder = Folder(tmp_path / "run")
+    folder.write(result_of("environment", [MACHINE], device="cuda:0", scale="gpu"))
+    folder.write(result_of("costs", [cost_record("bfloat16", 128)], device="cuda:0", scale="gpu"))
+    costs = tmp_path / "costs.toml"
+    assert main(["bench", "device", "--show", "--out", str(folder.path), "--costs", str(costs)]) == 0
+    assert "NVIDIA H100 80GB HBM3, 16 cores" in capsys.readouterr().out
+    assert [entry.measured_on for entry in read_costs(costs)] == ["NVIDIA H100 80GB HBM3"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["costs.json", "environment.json"]
+    assert main(["bench", "device", "--show"]) == 2
+    assert "--show needs a folder of results" in capsys.readouterr().err
+
+
 def test_results_of_another_size_or_device_are_not_mixed(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write(result_of("environment", [{"what": "copy"}], scale="quick"))
@@ -316,7 +329,7 @@ def test_tests_run_from_a_checkout_and_say_what_they_found(tmp_path: Path, monke
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "test_one.py").write_text(
-        "import pytest\n\n@pytest.mark.gpu\ndef test_a(): pass\n\n@pytest.mark.gpu\ndef test_b(): assert 0\n\n"
+        f"import pytest\n\n@{stage_tests.MARK}\ndef test_a(): pass\n\n@{stage_tests.MARK}\ndef test_b(): assert 0\n\n"
         "def test_of_a_cpu(): pass\n"
     )
     (tests / "test_chat.py").write_text("import no_such_package\n")  # it has nothing for a GPU, so nobody reads it
@@ -421,6 +434,8 @@ MACHINE = {
     "platform": "Linux-6.1",
     "cpu": "EPYC",
     "torch_threads": 16,
+    "cores_usable": 16,
+    "packages": {"torch": "2.11.0", "platformdirs": None},
     "versions": {"torch": "2.11.0"},
     "timestamp": "2026-12-01T10:00:00+00:00",
 }
@@ -471,7 +486,7 @@ def test_the_costs_of_this_cpu_are_measured(tmp_path: Path) -> None:
     assert all(record["gb_per_s"] > 0 and record["captured_ms"] is None for record in records)
 
 
-ABSENT = "prompt_toolkit platformdirs bitsandbytes"
+ABSENT = "prompt_toolkit platformdirs bitsandbytes gguf peft matplotlib"
 
 
 def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
