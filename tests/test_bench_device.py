@@ -292,12 +292,12 @@ def test_a_planted_layer_has_lines_worth_choosing(size: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "keys"), [(4096, 4096), (1024, 8192)])
 def test_lines_of_one_kind_have_about_the_density_asked_for(kind: str, rows: int, keys: int) -> None:
-    lines = made(kind, 3, keys, 64, CPU)
+    lines = made(kind, 3, rows, keys, 64, CPU)
     index = make_index(lines, rows, keys, 64, 64)
     assert index.entries is not None
     density = index.entries.double() / causal_entries(rows, keys)
     assert float(density.min()) > 0.03 and float(density.max()) < 0.2
-    columns = keys // 20
+    columns = int(0.1 * causal_entries(rows, keys) / rows)
     verticals, slashes = {
         "band": (0, columns),
         "slashes": (0, columns // 64 + 1),  # each costs a block's rows in columns, and offset 0 is always in
