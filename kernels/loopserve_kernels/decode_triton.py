@@ -15,10 +15,34 @@ from torch import Tensor
 from loopserve_kernels.device import processors
 from loopserve_kernels.lines_triton import LOG2E, contiguous_heads
 from loopserve_kernels.splits_triton import merge_splits
-from loopserve_kernels.vertical_slash_triton import attend_block
 
 MOST_SPLITS = 64
 LEAST_KEYS = 64  # a split of fewer keys costs more to merge than it saves
+
+
+@triton.jit
+def attend_block(b_q, p_k, p_v, b_place, m_key, b_position, b_acc, b_max, b_sum, stride_kn, stride_vn, scale_log2,
+                 D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, CAUSAL: tl.constexpr):  # fmt: skip
+    """One online-softmax step of rows at b_position [M] over the keys at b_place [TILE] where m_key [TILE]."""
+    b_d = tl.arange(0, BLOCK_D)
+    o_key = b_place.to(tl.int64)
+    m_d = b_d < D
+    # k [BLOCK_D, TILE]
+    b_k = tl.load(p_k + o_key[None, :] * stride_kn + b_d[:, None], m_key[None, :] & m_d[:, None], 0.0)
+    b_s = tl.dot(b_q, b_k, input_precision=PRECISION) * scale_log2
+    m_seen = m_key[None, :]
+    if CAUSAL:
+        m_seen = m_seen & (b_place[None, :] <= b_position[:, None])
+    b_s = tl.where(m_seen, b_s, float("-inf"))
+    b_new = tl.maximum(b_max, b_s.max(1))
+    # A row that has seen nothing yet has a maximum of -inf, and -inf - -inf is not a number.
+    b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
+    b_p = tl.exp2(b_s - b_base[:, None])
+    b_scale = tl.exp2(b_max - b_base)
+    # v [TILE, BLOCK_D]
+    b_v = tl.load(p_v + o_key[:, None] * stride_vn + b_d[None, :], m_key[:, None] & m_d[None, :], 0.0)
+    b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc * b_scale[:, None], input_precision=PRECISION)
+    return b_acc, b_new, b_sum * b_scale + b_p.sum(1)
 
 
 @triton.jit(do_not_specialize_on_alignment=["p_length"])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# An H100's multiprocessors, for the meta device.
+# An H100's, where no GPU is: on the meta device, and on a CPU under Triton's interpreter.
 COUNTED_PROCESSORS = 132
+COUNTED_SHARED_MEMORY = 228 * 1024
 
 
 def on_gpu(tensor: Tensor) -> bool:
@@ -20,7 +21,15 @@ def on_gpu(tensor: Tensor) -> bool:
 
 def processors(device: torch.device) -> int:
     """Multiprocessors of a device."""
-    if device.type == "meta":
+    if device.type != "cuda":
         return COUNTED_PROCESSORS
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory of one multiprocessor."""
+    if device.type != "cuda":
+        return COUNTED_SHARED_MEMORY
+    size: int = torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor
+    return size

@@ -13,25 +13,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from loopserve_kernels.attention_shape import has_tall_blocks
 from loopserve_kernels.choice import Lines
+from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries, sparse_entries
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What a kernel reads. Tile j covers delta in [tile_start[j], tile_start[j] + tile_length[j])."""
+    """What a kernel reads. Tile j covers delta in [tile_start[j], tile_start[j] + tile_length[j]).
+
+    With `full_count` tiles are in the Triton kernel's order: from delta 1 on, ascending, first those of `tile` deltas
+    (so many), then the shorter ones; and `covered` is int32.
+    """
 
     rows_per_block: int  # M; heads that are `wide` run in blocks of 2 M rows
     tile: int  # deltas in a tile, at most
     tile_start: Tensor  # [P, T] int32, ascending, padded with N; the first is 1 - M: offset 0 is always in
     tile_length: Tensor  # [P, T] int32, 1 .. tile, padded with 0
     tile_count: Tensor  # [P] int32
-    covered: Tensor  # [P, reach + N] uint8, covered[delta + reach]
+    covered: Tensor  # [P, reach + N] uint8, 1 under a tile, at [delta + reach]
     vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
     vertical_count: Tensor  # [P] int32
     dense: Tensor  # [P] bool
     wide: Tensor | None = None  # [P] bool, windows of 2 M; None: no head is
     entries: Tensor | None = None  # [P] int64, cells computed; None: not counted
+    full_count: Tensor | None = None  # [P] int32
 
     @property
     def reach(self) -> int:
@@ -53,6 +60,11 @@ def make_index(
     A head whose lines would compute more than `most_entries` cells is dense, and so counts all causal ones.
     `dense_rows` as in `vertical_slash`; `rows_per_block` and `tile` from `block_shape`. Nothing waits for the device.
     """
+    if on_gpu(lines.slash):
+        from loopserve_kernels.index_triton import make_index_triton
+
+        wide = lines.wide if has_tall_blocks(rows_per_block, tile, lines.slash.device) else None
+        return make_index_triton(lines, new, keys, rows_per_block, tile, dense_rows, most_entries, wide)
     return make_index_torch(lines, new, keys, rows_per_block, tile, dense_rows, most_entries)
 
 
@@ -108,6 +120,11 @@ def count_entries(index: Index, new: int, keys: int, dense_rows: int = 0) -> Ten
     return entries.masked_fill(index.dense, causal_entries(new, keys))
 
 
+def most_tiles(slashes: int, keys: int, block: int, tile: int) -> int:
+    """No more tiles than this: of runs each alone, or of runs that fill all keys with one short tile each."""
+    return min(slashes * -(-block // tile), slashes + (keys + block) // tile)
+
+
 def _runs(slash: Tensor, keys: int, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Union of windows [d - M + 1, d], M = block [P, 1]: starts [P, L] padded with N, lengths with 0, counts [P]."""
     valid = slash < keys
@@ -134,7 +151,7 @@ def _tiles(
     ends = per_run.cumsum(1)
     total = ends[:, -1:]
     width = start.shape[1]
-    most = min(width * -(-block // tile), width + (keys + block) // tile)
+    most = most_tiles(width, keys, block, tile)
     place = torch.arange(most, device=start.device).expand(start.shape[0], most).contiguous()
     run = torch.searchsorted(ends, place, right=True).clamp_max(width - 1)
     within = (place - (ends - per_run).gather(1, run)) * tile

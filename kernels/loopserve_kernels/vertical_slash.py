@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loopserve_kernels.attention_shape import attention_shape
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.executed import executed_mask
 from loopserve_kernels.index import Index
@@ -59,10 +60,8 @@ def block_shape(size: int, dtype: torch.dtype, device: torch.device) -> tuple[in
     """
     if device.type == "cpu":
         return 32, WHOLE_RUN
-    # Exact fp32 products have no matrix unit: small blocks keep them in registers.
-    if dtype == torch.float32:
-        return (16, 16) if size > 64 else (32, 32)
-    return (64, 32) if size > 128 else (64, 64)
+    shape = attention_shape(size, dtype, device)
+    return shape.rows, shape.tile
 
 
 def check_attention(query: Tensor, key: Tensor, value: Tensor, index: Index) -> None:
@@ -73,6 +72,6 @@ def check_attention(query: Tensor, key: Tensor, value: Tensor, index: Index) -> 
     assert key.shape == value.shape == (groups, keys, size), (query.shape, key.shape, value.shape)
     assert 0 < new <= keys and heads % groups == 0 and heads % plans == 0
     assert groups % plans == 0 or plans % groups == 0, f"{plans} line heads over {groups} key-value heads"
-    assert index.covered.shape[1] == keys + index.rows_per_block - 1, "the index was built for another length"
+    assert index.covered.shape[1] == keys + index.reach, "the index was built for another length"
     assert query.dtype == key.dtype == value.dtype
     assert query.device == key.device == value.device == index.covered.device
