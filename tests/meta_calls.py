@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.coverage import bucket_mass, coverage_histogram
+from loopserve_kernels.choice import Rules
+from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gather import gather_keys
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.sample import make_sample
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,16 @@ def masses(case: Case, length: int) -> None:
 
 
 def histogram(case: Case, length: int) -> None:
-    ranks = integers(2, case.heads, length)
-    coverage_histogram(*sampled(case, length), torch.empty(case.heads, 64, device="meta"), *ranks, 100)
+    _, positions, *_ = given = sampled(case, length)
+    coverage_histogram(line_mass(*given), positions, *integers(2, case.heads, length), 100)
 
 
-def buckets(case: Case, length: int) -> None:
-    lse = torch.empty(case.heads, 64, device="meta")
-    bucket_mass(*sampled(case, length), lse, integers(case.heads, length), 32)
+def choosing(case: Case, length: int) -> None:
+    """All rows of a chunk that begins a dialogue, under the objective that needs no ranking."""
+    device = torch.device("meta")
+    rules = Rules(candidates=8192, objective="latency", wide=True, most_columns=length / 2)
+    sample = make_sample(length, length, min(64, length), case.heads, device, None)
+    sample.lines(case.floats(case.heads, length), case.floats(case.groups, length), 0.1, "head", rules)
 
 
 def decoding(case: Case, length: int) -> None:
@@ -74,7 +79,7 @@ def gathering(case: Case, length: int) -> None:
 CALLS: dict[str, Callable[[Case, int], None]] = {
     "line mass": masses,
     "coverage": histogram,
-    "buckets": buckets,
+    "choosing": choosing,
     "decode attention": decoding,
     "key mass": masses_of_keys,
     "gather": gathering,

@@ -19,9 +19,6 @@ from triton.runtime.jit import JITFunction
 
 import loopserve_kernels
 
-# Their kernels are rewritten with the one pass over the sampled rows.
-CHOOSING = pytest.mark.xfail(strict=True, reason="until choosing is one pass over the sampled rows")
-READY = [pytest.param(name, marks=CHOOSING if name in ("line mass", "coverage", "buckets") else ()) for name in CALLS]
 LENGTHS = (33, 48, 1000, 4096, 6711, 32768, 131072)
 SHORT_AND_LONG = (40, 32768)
 # A short history is not split over the device: the kernel that merges nothing is one more variant, and the only one.
@@ -81,7 +78,7 @@ def test_rows_are_gathered_16_bytes_at_a_time(capability: int) -> None:
 
 
 @pytest.mark.parametrize("case", [*CASES, Case(80)], ids=str)
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", CALLS)
 def test_a_new_length_makes_no_new_variant(name: str, case: Case) -> None:
     by_kernel: dict[str, list[Launch]] = {}
     for launch in launches(name, case, *LENGTHS):
@@ -94,7 +91,7 @@ def test_a_new_length_makes_no_new_variant(name: str, case: Case) -> None:
             assert not changed, f"{kernel}: a length changes {changed}"
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", CALLS)
 def test_numbers_that_stand_anywhere_make_no_new_variant(name: str) -> None:
     """Positions, counts and chosen keys may begin at any element of a larger tensor."""
     for launch in launches(name, Case(), *SHORT_AND_LONG):
@@ -103,7 +100,7 @@ def test_numbers_that_stand_anywhere_make_no_new_variant(name: str) -> None:
         assert replace(launch, arguments=launch.arguments | elsewhere).looks == launch.looks
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", CALLS)
 def test_every_launch_says_how_it_is_compiled(name: str) -> None:
     for launch in launches(name, Case(), *SHORT_AND_LONG):
         assert set(OPTIONS) <= set(launch.arguments), f"{launch.name} leaves {OPTIONS} to Triton's defaults"

@@ -18,8 +18,10 @@ FIXED_POINT = float(1 << 40)
 TILE, ROWS = 64, 16
 
 
-@triton.jit(do_not_specialize=["rows", "keys", "size", "stride_vertical", "stride_slash"],
-            do_not_specialize_on_alignment=["p_position", "p_vertical_rank", "p_slash_rank"])  # fmt: skip
+@triton.jit(
+    do_not_specialize=["rows", "keys", "size", "stride_vertical", "stride_slash"],
+    do_not_specialize_on_alignment=["p_position", "p_vertical_rank", "p_slash_rank", "p_histogram"],
+)
 def coverage_histogram_kernel(p_weight, p_position, p_vertical_rank, p_slash_rank, p_histogram, rows, keys,
                               heads_per_plan, size, stride_vertical, stride_slash, unit, TILE: tl.constexpr,
                               ROWS: tl.constexpr):  # fmt: skip

@@ -50,6 +50,7 @@ class Engine:
         self.tokenizer = loaded.tokenizer
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
+        self._layers = loaded.layers
         self.quant = loaded.quant
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
@@ -144,7 +145,7 @@ class Engine:
 
     def new_prefill(self) -> PrefillTurn:
         """What the next turn's prefill goes through."""
-        return PrefillTurn(self.policy)
+        return PrefillTurn(self.policy, self._layers)
 
     def rewind(self, length: int) -> None:
         """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
+from loopserve_cli.policies.prefill.routes import Routes
 from loopserve_kernels.choice import Lines, fixed_lines
 
 
@@ -23,6 +24,11 @@ class AShape:
         self.sinks = sinks
         self.local = local
         self.gate = Gate(min_new, min_keys, most_density)
+        self.routes = Routes()
+
+    def sampled(self, new: int) -> int:
+        """Nothing is looked at."""
+        return 0
 
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines:
         """One choice for all heads."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from loopserve_cli.policies.prefill.routes import Routes
 from loopserve_kernels.choice import Lines
 
 
@@ -15,7 +16,9 @@ class Gate:
     """When sparse attention is not worth it: dense then, and the record says so.
 
     `min_new` and `min_keys` refuse an input before anything is chosen; `most_density` makes a head dense whose
-    lines would compute more than this share of its causal entries. A `closed` gate never opens.
+    lines would compute more than this share of its causal entries. A `closed` gate never opens. They are outer bounds:
+    where rows are looked at, what the device was measured to need is asked as well (`costs.py`), unless
+    `most_density` is 1: then lines are wanted whatever they cost.
     """
 
     min_new: int = 1
@@ -27,11 +30,17 @@ class Gate:
         """Whether `new` rows over `keys` keys are enough for choosing to pay."""
         return not self.closed and new >= self.min_new and keys >= self.min_keys
 
+    @property
+    def asks_costs(self) -> bool:
+        """Whether the device's costs are asked too."""
+        return self.most_density < 1
+
 
 class PrefillPolicy(Protocol):
-    """One method of prefill attention. Its instances are built from a profile's settings, by keyword."""
+    """One method of prefill attention for one dialogue. It is built from a profile's settings, by keyword."""
 
     gate: Gate
+    routes: Routes
 
     @property
     def dense_rows(self) -> int:
@@ -40,6 +49,9 @@ class PrefillPolicy(Protocol):
     @property
     def alpha(self) -> float | None:
         """The share of attention asked for, where the method has one."""
+
+    def sampled(self, new: int) -> int:
+        """How many of so many new rows are looked at to choose; 0 where nothing is looked at."""
 
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines | None:
         """The lines of one layer for query [H, n, D] over key [G, N, D], the new rows last; None is dense.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
+from loopserve_cli.policies.prefill.routes import Routes
 from loopserve_kernels.choice import Lines, fixed_lines, ranked
 from loopserve_kernels.lines import line_mass
 
@@ -39,6 +40,11 @@ class MInference:
         self.sinks = sinks
         self.local = local
         self.gate = Gate(min_new, min_keys, most_density)
+        self.routes = Routes()
+
+    def sampled(self, new: int) -> int:
+        """The last rows."""
+        return min(self.window, new)
 
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines:
         """A choice of its own for every query head."""

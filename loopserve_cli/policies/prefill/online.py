@@ -8,11 +8,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
+from loopserve_cli.policies.prefill.routes import Routes
+from loopserve_kernels.attention_shape import has_tall_blocks
 from loopserve_kernels.choice import Lines, Rules
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
 from loopserve_kernels.rows import sample_size
 from loopserve_kernels.sample import Sample, make_sample
+from loopserve_kernels.vertical_slash import block_shape
 
 
 class Online:
@@ -43,6 +46,7 @@ class Online:
         self.dense_rows = dense_rows
         # At alpha 1 there is nothing to choose.
         self.gate = Gate(min_new, min_keys, most_density, closed=alpha >= 1)
+        self.routes = Routes()
         self._sample: Sample | None = None
 
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines:
@@ -52,9 +56,11 @@ class Online:
         if sample is None or (sample.new, sample.keys, sample.rows.device) != (new, keys, query.device):
             sample = make_sample(new, keys, self.sampled(new), heads, query.device, sample)
             self._sample = sample
+        wide = on_gpu(query) and has_tall_blocks(*block_shape(query.shape[2], query.dtype, query.device), query.device)
+        # Dense attention has so many columns per row, and tiles half a block more, on both sides of the diagonal.
+        most = causal_entries(new, keys) / new + rows_per_block
         rules = Rules(
-            self.alpha, self.candidates, self.sinks, self.local, self.objective, rows_per_block,
-            wide=on_gpu(query), most_columns=causal_entries(new, keys) / new + rows_per_block,
+            self.alpha, self.candidates, self.sinks, self.local, self.objective, rows_per_block, wide, most
         )  # fmt: skip
         return sample.lines(query, key, scaling, self.share, rules)
 

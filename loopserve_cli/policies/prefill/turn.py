@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import PrefillPolicy
+from loopserve_cli.policies.prefill.costs import Costs, costs_for
+from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
 from loopserve_cli.profiling import Spans
-from loopserve_kernels.choice import Lines
 from loopserve_kernels.dense import dense_attention
-from loopserve_kernels.executed import causal_entries, executed_entries
-from loopserve_kernels.index import Index, build_index
+from loopserve_kernels.device import on_gpu
+from loopserve_kernels.entries import causal_entries
+from loopserve_kernels.index import Index, make_index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillReport:
-    """What a turn's prefill did, over all layers, heads and chunks. None: not known, or nothing to know.
-
-    `density` is entries computed / causal entries. `coverage` is the mean share of the sampled rows' attention on
-    the chosen lines (1 for a dense head), None for fixed patterns, which nobody measured. The lines are means over
-    the heads that ran sparse. `dense_layers` counts layers in which no head did.
-    """
-
-    select_ms: float
-    density: float | None
-    coverage: float | None
-    lines_vertical: float | None
-    lines_slash: float | None
-    dense_layers: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One layer over one chunk; `sums`, of `_sums`, is None when all of it was dense without asking."""
-
-    layer: int
-    new: int
-    heads: int
-    causal: int
-    sums: Tensor | None
-
-
 class PrefillTurn:
-    """The prefill of one turn under one policy; a new one for every turn."""
+    """The prefill of one turn under one policy; a new one for every turn. `layers` is how many the model has."""
 
-    def __init__(self, policy: PrefillPolicy) -> None:
+    def __init__(self, policy: PrefillPolicy, layers: int | None = None) -> None:
         """Nothing done yet."""
         self.policy = policy
         self.last_chunk = True
-        self._calls: list[_Call] = []
+        self._model_layers = layers
+        self._calls: list[Call] = []
         self._choosing = Spans()
+        self._costs: dict[tuple[torch.device, torch.dtype], Costs] = {}
 
     @property
     def layers(self) -> int:
@@ -61,84 +35,88 @@ class PrefillTurn:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer: query [1, H, n, D] over key and value [1, G, N, D]; returns [1, H, n, D]."""
-        new, keys = query.shape[2], key.shape[2]
-        rows = self.policy.dense_rows if self.last_chunk else 0
-        index = None
-        if self.policy.gate.opens(new, keys) and value.shape[-1] == query.shape[-1]:
-            with self._choosing.span(query.device):
-                index = self._plan(layer, query[0], key[0], scaling, rows)
-        else:
-            self.count_dense(layer, query, key)
-        # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
-        if index is None or (query.device.type == "cpu" and bool(index.dense.all())):
-            return dense_attention(query, key, value, scaling)
-        return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
+        groups, new, keys = key.shape[1], query.shape[2], key.shape[2]
+        asked: list[int] = []
+        if value.shape[-1] == query.shape[-1] and self._pays(query, keys):
+            asked = self.policy.routes.asked(layer, groups, new, keys, self._model_layers)
+        if len(asked) == groups:
+            return self._sparse(layer, asked, query, key, value, scaling)
+        if not asked:
+            return self._dense(layer, query, key, value, scaling)
+        rest = [group for group in range(groups) if group not in asked]
+        own, others = ([_of_groups(part, some, groups) for part in (query, key, value)] for some in (asked, rest))
+        out = self._sparse(layer, asked, own[0], own[1], own[2], scaling)
+        other = self._dense(layer, others[0], others[1], others[2], scaling)
+        found = {group: _of_groups(out, [place], len(asked)) for place, group in enumerate(asked)}
+        found |= {group: _of_groups(other, [place], len(rest)) for place, group in enumerate(rest)}
+        return torch.cat([found[group] for group in range(groups)], 1)
 
     def count_dense(self, layer: int, query: Tensor, key: Tensor) -> None:
         """Note that a layer ran dense over query [1, H, n, D] and key [1, G, N, D]."""
         new, keys = query.shape[2], key.shape[2]
-        self._calls.append(_Call(layer, new, query.shape[1], causal_entries(new, keys), None))
+        self._calls.append(Call(layer, new, query.shape[1], causal_entries(new, keys), None))
+
+    def report(self) -> PrefillReport:
+        """The turn's figures; waits for the devices."""
+        return report_of(self._calls, self._choosing.ms())
+
+    def _dense(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        self.count_dense(layer, query, key)
+        return dense_attention(query, key, value, scaling)
+
+    def _sparse(
+        self, layer: int, asked: list[int], query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        """Attention of the asked groups, whose tensors these are, over the lines that the policy chooses."""
+        rows = self.policy.dense_rows if self.last_chunk else 0
+        with self._choosing.span(query.device):
+            index = self._plan(layer, query[0], key[0], scaling, rows)
+        if index is None:
+            return self._dense(layer, query, key, value, scaling)
+        self.policy.routes.found(layer, asked, key.shape[2], index.dense)
+        # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
+        if not on_gpu(query) and bool(index.dense.all()):
+            return dense_attention(query, key, value, scaling)
+        return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
 
     def _plan(self, layer: int, query: Tensor, key: Tensor, scaling: float, dense_rows: int) -> Index | None:
         """The index to execute, heads flagged dense where that is cheaper; None when the policy wants all of it."""
         new, keys = query.shape[1], key.shape[1]
-        rows_per_block, tile = block_shape(query.shape[2], query.dtype, query.device)
-        lines = self.policy.lines(query, key, scaling, rows_per_block)
+        shape = block_shape(query.shape[2], query.dtype, query.device)
+        lines = self.policy.lines(query, key, scaling, shape[0])
         if lines is None:
-            self.count_dense(layer, query[None], key[None])
             return None
-        index = build_index(lines, keys, rows_per_block, tile)
         causal = causal_entries(new, keys)
-        entries = executed_entries(index, new, keys, dense_rows)
-        dense = index.dense | (entries > self.policy.gate.most_density * causal)
-        entries = entries.masked_fill(dense, causal)
-        self._calls.append(_Call(layer, new, query.shape[0], causal, _sums(lines, dense, entries)))
-        return replace(index, dense=dense)
+        index = make_index(lines, new, keys, *shape, dense_rows, self._most_density(query) * causal)
+        assert index.entries is not None
+        choice = Choice(index.dense, index.entries, lines.coverage, lines.vertical_count, lines.slash_count)
+        self._calls.append(Call(layer, new, query.shape[0], causal, choice))
+        return index
 
-    def report(self) -> PrefillReport:
-        """The turn's figures; waits for the devices."""
-        sums = [call.sums.cpu() for call in self._calls if call.sums is not None]
-        rows = iter(torch.stack(sums).tolist() if sums else [])
-        executed = causal = covered = weight = vertical = slash = sparse_heads = 0.0
-        sparse_layers = set()
-        for call in self._calls:
-            all_entries = call.causal * call.heads
-            causal += all_entries
-            weight += call.new
-            if call.sums is None:
-                executed += all_entries
-                covered += call.new
-                continue
-            entries, coverage, verticals, slashes, sparse, plans = next(rows)
-            executed += entries * call.heads / plans
-            covered += coverage / plans * call.new
-            vertical, slash, sparse_heads = vertical + verticals, slash + slashes, sparse_heads + sparse
-            if sparse:
-                sparse_layers.add(call.layer)
-        coverage_mean = covered / weight if weight else None
-        return PrefillReport(
-            select_ms=self._choosing.ms(),
-            density=executed / causal if causal else None,
-            coverage=None if coverage_mean != coverage_mean else coverage_mean,
-            lines_vertical=vertical / sparse_heads if sparse_heads else None,
-            lines_slash=slash / sparse_heads if sparse_heads else None,
-            dense_layers=self.layers - len(sparse_layers),
-        )
+    def _pays(self, query: Tensor, keys: int) -> bool:
+        """Whether lines are worth choosing for query [1, H, n, D]."""
+        _, heads, new, size = query.shape
+        gate, sampled = self.policy.gate, self.policy.sampled(new)
+        if not gate.opens(new, keys):
+            return False
+        return not (sampled and gate.asks_costs) or self._costs_of(query).pays(new, keys, heads, size, sampled)
+
+    def _most_density(self, query: Tensor) -> float:
+        """The share of its causal entries above which a head of query [H, n, D] runs dense."""
+        gate = self.policy.gate
+        if not (gate.asks_costs and self.policy.sampled(query.shape[1])):
+            return gate.most_density
+        return min(gate.most_density, self._costs_of(query).most_density(query.shape[2]))
+
+    def _costs_of(self, query: Tensor) -> Costs:
+        """The costs of the query's device and dtype, read once a turn."""
+        kind = query.device, query.dtype
+        if kind not in self._costs:
+            self._costs[kind] = costs_for(*kind)
+        return self._costs[kind]
 
 
-def _sums(lines: Lines, dense: Tensor, entries: Tensor) -> Tensor:
-    """Entries, coverage, verticals and slashes of sparse heads, how many those are, and of how many line heads.
-
-    One small tensor that stays on its device, so that no layer makes the host wait.
-    """
-    sparse = ~dense
-    coverage = lines.coverage.masked_fill(dense, 1.0)
-    parts = (
-        entries.sum(),
-        coverage.sum(),
-        (lines.vertical_count * sparse).sum(),
-        (lines.slash_count * sparse).sum(),
-        sparse.sum(),
-        torch.full((), len(dense), device=dense.device),
-    )
-    return torch.stack([part.double() for part in parts])
+def _of_groups(part: Tensor, own: list[int], groups: int) -> Tensor:
+    """Of heads or key-value heads [1, X, n, D], those of some of the groups."""
+    each = part.shape[1] // groups
+    return torch.cat([part[:, group * each : (group + 1) * each] for group in own], 1)

@@ -1,0 +1,92 @@
+"""What a turn's prefill did: figures of every layer and chunk, kept on their devices and summed once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillReport:
+    """What a turn's prefill did, over all layers, heads and chunks. None: not known, or nothing to know.
+
+    `density` is entries computed / causal entries. `coverage` is the mean share of the sampled rows' attention on
+    the chosen lines (1 for a dense head), None for fixed patterns, which nobody measured. The lines are means over
+    the heads that ran sparse. `dense_layers` counts layers in which no head did.
+    """
+
+    select_ms: float
+    density: float | None
+    coverage: float | None
+    lines_vertical: float | None
+    lines_slash: float | None
+    dense_layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen for P line heads, each [P]: small tensors that stay on their device until the turn ends."""
+
+    dense: Tensor
+    entries: Tensor
+    coverage: Tensor
+    verticals: Tensor
+    slashes: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Some heads of one layer over one chunk; `choice` is None when all of it was dense without asking."""
+
+    layer: int
+    new: int
+    heads: int
+    causal: int
+    choice: Choice | None
+
+
+def report_of(calls: Sequence[Call], select_ms: float) -> PrefillReport:
+    """The figures of a turn's calls; waits for the devices."""
+    found = dict(zip((call for call in calls if call.choice is not None), _on_host(calls), strict=True))
+    executed = causal = covered = weight = vertical = slash = sparse_heads = 0.0
+    sparse_layers = set()
+    for call in calls:
+        all_entries, rows = call.causal * call.heads, call.new * call.heads
+        causal, weight = causal + all_entries, weight + rows
+        if call not in found:
+            executed, covered = executed + all_entries, covered + rows
+            continue
+        dense, entries, coverage, verticals, slashes = found[call]
+        plans, sparse = len(dense), 1 - dense
+        executed += float(entries.sum()) * call.heads / plans
+        covered += float(coverage.where(dense == 0, 1.0).sum()) / plans * rows
+        vertical, slash = vertical + float(verticals @ sparse), slash + float(slashes @ sparse)
+        sparse_heads += float(sparse.sum())
+        if sparse.any():
+            sparse_layers.add(call.layer)
+    mean = covered / weight if weight else None
+    return PrefillReport(
+        select_ms=select_ms,
+        density=executed / causal if causal else None,
+        coverage=None if mean != mean else mean,
+        lines_vertical=vertical / sparse_heads if sparse_heads else None,
+        lines_slash=slash / sparse_heads if sparse_heads else None,
+        dense_layers=len({call.layer for call in calls}) - len(sparse_layers),
+    )
+
+
+def _on_host(calls: Sequence[Call]) -> list[Tensor]:
+    """Every choice as [5, P] float64 in the order of its fields, in one copy from each device."""
+    choices = [call.choice for call in calls if call.choice is not None]
+    found: dict[int, Tensor] = {}
+    for device in {choice.dense.device for choice in choices}:
+        own = [place for place, choice in enumerate(choices) if choice.dense.device == device]
+        columns = [
+            torch.cat([getattr(choices[place], field.name) for place in own]).double() for field in fields(Choice)
+        ]
+        parts = torch.stack(columns).cpu().split([len(choices[place].dense) for place in own], 1)
+        found |= dict(zip(own, parts, strict=True))
+    return [found[place] for place in range(len(choices))]
