@@ -68,7 +68,7 @@ def checked_fused(
     parts = find_parts(model, join=not on_cpu) if handover == Handover() else None
     if parts is None:
         return None
-    file = file or user_cache_path("loopserve", appauthor=False) / "attention-checks.json"
+    file = file or cache_folder() / "attention-checks.json"
     key = fingerprint(model, quant) + "-fused"
     known = _read(file)
     same = known.get(key)
