@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from loopserve_cli import bench
 from loopserve_cli.app import main
+from loopserve_cli.bench import decode, kernels
 from loopserve_cli.bench import device as bench_device
 from loopserve_cli.bench.device import alone, planted, stage_attention, stage_choosing, stage_tests, table, timing
 from loopserve_cli.bench.device.attempt import attempt
@@ -81,6 +83,22 @@ def test_a_stages_module_or_command_is_there() -> None:
             assert callable(
                 importlib.import_module(f"loopserve_cli.bench.device.stage_{stage.name.replace('-', '_')}").run
             )
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.own], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("scale", ["gpu", "cpu", "quick"])
+def test_what_other_commands_are_asked_is_what_they_know(
+    stage: Stage, scale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    for module, name in ((bench, "run_turns"), (decode, "run_decode"), (kernels, "run_kernels")):
+        monkeypatch.setattr(module, name, lambda options: asked.append(options) or 0)
+    assert main(stage.command("cpu", scale)[3:]) == 0, capsys.readouterr().err
+    (options,) = asked
+    assert options.json and type(options).__name__.lower().startswith(stage.name)
+    model = getattr(options, "model", None)
+    assert model is None or (model.model == ("random:Llama-3.1-8B" if scale == "gpu" else "demo"))
+    assert (options if model is None else model).device == "cpu"
 
 
 def test_which_stages_are_chosen() -> None:
@@ -422,6 +440,12 @@ def test_tables_show_figures_errors_and_what_is_not_known(capsys: pytest.Capture
         "2",
         "1",
     ]
+
+
+def test_a_document_of_another_version_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    table.print_results([result_of("turns", [{"summary": {"prompt": {}}}]), result_of("environment", [MACHINE])])
+    out = capsys.readouterr().out
+    assert "turns: written by another version of loopserve" in out and "NVIDIA H100" in out
 
 
 # Costs
