@@ -1,4 +1,4 @@
-"""What row blocks see of a run of deltas on a CPU: one overlapping strided view of the keys, for one batched product."""
+"""What row blocks see of a run of deltas on a CPU: one overlapping view of the keys, for one batched product."""
 
 from __future__ import annotations
 
