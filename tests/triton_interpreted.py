@@ -5,6 +5,8 @@ TRITON_INTERPRET is read when triton is imported, so it must be set before; bf16
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
@@ -14,10 +16,12 @@ from loopserve_kernels.coverage import bucket_mass_torch, coverage_histogram_tor
 from loopserve_kernels.coverage_triton import bucket_mass_triton, coverage_histogram_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
 from loopserve_kernels.gather_triton import gather_keys_triton
-from loopserve_kernels.index import build_index
+from loopserve_kernels.index import Index, build_index, make_index_torch
+from loopserve_kernels.index_triton import make_index_triton
 from loopserve_kernels.key_mass_triton import key_mass_triton
 from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
+from loopserve_kernels.tile_order import kernel_order
 from loopserve_kernels.vertical_slash import vertical_slash_torch
 from loopserve_kernels.vertical_slash_triton import vertical_slash_triton
 
@@ -58,6 +62,89 @@ def test_all_heads_dense() -> None:
         query.double(), key.double().expand(2, -1, -1), value.double().expand(2, -1, -1), attn_mask=causal, scale=0.1
     )
     assert relative_rms(vertical_slash_triton(query, key, value, index, 0.1, 0, 2), exact) < 1e-5
+
+
+INDEXED = [
+    # rows of a block, tile, new rows, keys, lines, line heads, dense rows, most entries
+    (16, 16, 33, 90, 5, 1, 0, None),
+    (64, 64, 1, 1, 1, 2, 0, None),
+    (64, 64, 130, 700, 300, 3, 40, None),
+    (32, 16, 200, 200, 30, 2, 1, 6000),
+    (64, 32, 257, 600, 2, 4, 0, 20000),
+    (16, 16, 20, 300, 150, 2, 999, 4000),
+]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("rows", "tile", "new", "keys", "most", "plans", "dense_rows", "entries"), INDEXED)
+def test_index(
+    rows: int, tile: int, new: int, keys: int, most: int, plans: int, dense_rows: int, entries: int | None, wide: bool
+) -> None:
+    lines = random_lines(plans, keys, keys + most, most, dense=0 if plans > 2 else None)
+    tall = torch.arange(plans) % 2 == 0 if wide else None
+    given = (lines, new, keys, rows, tile, dense_rows, float("inf") if entries is None else entries, tall)
+    ours, theirs = make_index_triton(*given), kernel_order(make_index_torch(*given))
+    for field in fields(Index):
+        mine, twin = getattr(ours, field.name), getattr(theirs, field.name)
+        if isinstance(twin, torch.Tensor):
+            assert mine.dtype == twin.dtype and torch.equal(mine, twin), field.name
+        else:
+            assert mine == twin, field.name
+    if entries is not None:
+        assert theirs.dense.any() and not theirs.dense.all(), "the case must have heads of both kinds"
+
+
+@pytest.mark.parametrize(("dtype", "bound"), TYPES)
+@pytest.mark.parametrize(
+    ("heads", "groups", "plans", "rows", "keys", "size", "shape", "splits"),
+    [
+        (4, 2, 4, 150, 301, 64, (64, 64), 1),  # heads apart, some of them in tall blocks
+        (4, 2, 2, 150, 301, 64, (64, 64), 2),  # two heads of a group in a block
+        (4, 1, 1, 65, 65, 80, (64, 64), 1),  # one choice for all
+        (6, 2, 2, 70, 200, 128, (64, 64), 3),  # three heads in a group: none in pairs
+        (2, 2, 2, 3, 40, 64, (64, 64), 2),  # fewer keys than a tile has
+        (2, 1, 2, 90, 150, 96, (32, 16), 1),
+    ],
+)
+def test_tall_blocks_and_pairs(
+    heads: int,
+    groups: int,
+    plans: int,
+    rows: int,
+    keys: int,
+    size: int,
+    shape: tuple[int, int],
+    splits: int,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query, key, value = tensors(heads, groups, rows, keys, size, dtype)
+    lines = random_lines(plans, keys, rows, 15, dense=1 if plans > 2 else None)
+    wide = torch.arange(plans) % 2 == 0
+    for tall, dense_rows in ((None, 0), (wide, 0), (wide, 5)):
+        index = make_index_torch(lines, rows, keys, *shape, dense_rows, wide=tall)
+        exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.1, dense_rows)
+        made = make_index_triton(lines, rows, keys, *shape, dense_rows, float("inf"), tall)
+        with monkeypatch.context() as patch:
+            nan_filled(patch)
+            out = vertical_slash_triton(query, key, value, made, 0.1, dense_rows, splits)
+        assert relative_rms(out, exact) < bound
+
+
+def test_a_line_in_the_wrong_place_shows() -> None:
+    """The bound above is tight enough: one slash or one vertical fewer is far outside it."""
+    query, key, value = tensors(2, 1, 80, 130, 64, torch.float16)
+    lines = random_lines(2, 130, 3, 6)
+    made = make_index_triton(lines, 80, 130, 64, 64, 0, float("inf"), None)
+    exact = vertical_slash_torch(
+        query.double(), key.double(), value.double(), make_index_torch(lines, 80, 130, 64, 64), 0.1
+    )
+    for fewer in (
+        replace(made, vertical_count=made.vertical_count - 1),
+        replace(made, full_count=made.full_count * 0, tile_count=made.tile_count - made.full_count),
+    ):
+        assert relative_rms(vertical_slash_triton(query, key, value, fewer, 0.1), exact) > 1e-2
 
 
 @pytest.mark.parametrize(("dtype", "bound"), TYPES)
