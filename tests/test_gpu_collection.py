@@ -26,12 +26,16 @@ def collected(*plugins: str, also: tuple[str, ...] = ()) -> list[str]:
 
 
 def marked(tree: ast.Module) -> set[str]:
-    """The tests of a file that carry the mark: themselves, in one of their parameters, or with the whole file."""
-    tests = {
-        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
-    whole = any(isinstance(node, ast.Assign) and ast.unparse(node) == f"pytestmark = {GPU}" for node in tree.body)
-    return {name for name, node in tests.items() if whole or any(GPU in ast.unparse(d) for d in node.decorator_list)}
+    """The tests of a file that carry the mark: themselves, in a parameter, by a name for those, or with the file."""
+    given = [node for node in tree.body if isinstance(node, ast.Assign) and GPU in ast.unparse(node.value)]
+    names = {target.id for node in given for target in node.targets if isinstance(target, ast.Name)}
+
+    def carries(decorator: ast.expr) -> bool:
+        used = {node.id for node in ast.walk(decorator) if isinstance(node, ast.Name)}
+        return GPU in ast.unparse(decorator) or bool(used & names)
+
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    return {test.name for test in tests if "pytestmark" in names or any(map(carries, test.decorator_list))}
 
 
 def test_every_gpu_test_is_collected_where_packages_of_the_chat_are_not_installed() -> None:
