@@ -9,6 +9,7 @@ from rich.table import Table
 
 from loopserve_cli.bench.timing import OURS
 from loopserve_cli.output import new_table, output_console, titled
+from loopserve_cli.replay.tables import number
 
 LEGEND = "median (lowest to highest); a ratio is the other's time over ours in the same round: above 1, ours is faster"
 
@@ -17,6 +18,8 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     """The prompt, the dialogue, and whether all said the same; plain text on a pipe."""
     console = output_console()
     console.print(titled(title, prompt_table(summary["prompt"])))
+    if any(row["attention_ms"] for row in summary["prompt"].values()):
+        console.print(titled("where the TTFT went, ms", parts_table(summary["prompt"])))
     dialogue = dialogue_table(summary["dialogue"])
     console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
     console.print(LEGEND)
@@ -36,6 +39,34 @@ def prompt_table(rows: Mapping[str, Any]) -> Table:
             density, choosing = row["density"], row["select_ms"]
             cells += [f"{density['median']:.1%}" if density else "", f"{choosing['median']:,.0f}" if choosing else ""]
         table.add_row(variant, *cells)
+    return table
+
+
+def parts_table(rows: Mapping[str, Any]) -> Table:
+    """Attention, choosing and the rest of every variant, and what the first two cost of dense attention.
+
+    "of its share" is attention's time over density times the time of the variant that computes everything.
+    """
+    table = new_table()
+    table.add_column("")
+    for name in ("attention", "of its share", "choosing", "of dense", "rest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    medians = {
+        name: {part: (row[part] or {}).get("median") for part in ("attention_ms", "select_ms", "rest_ms", "density")}
+        for name, row in rows.items()
+    }
+    dense = next((row["attention_ms"] for row in medians.values() if row["density"] == 1 and row["attention_ms"]), None)
+    for name, row in medians.items():
+        attention, choosing, rest, density = row.values()
+        left_out = dense and density is not None and density < 1
+        table.add_row(
+            name,
+            number(attention),
+            f"{attention / density / dense:.2f}" if left_out else number(None),
+            number(choosing),
+            f"{choosing / dense:.1%}" if left_out else number(None),
+            number(rest),
+        )
     return table
 
 

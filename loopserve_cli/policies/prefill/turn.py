@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,10 +23,12 @@ class PrefillReport:
 
     `density` is entries computed / causal entries. `coverage` is the mean share of the sampled rows' attention on
     the chosen lines (1 for a dense head), None for fixed patterns, which nobody measured. The lines are means over
-    the heads that ran sparse. `dense_layers` counts layers in which no head did.
+    the heads that ran sparse. `dense_layers` counts layers in which no head did. `select_ms` is the choosing with its
+    index, `attention_ms` the attention itself, dense or sparse.
     """
 
     select_ms: float
+    attention_ms: float
     density: float | None
     coverage: float | None
     lines_vertical: float | None
@@ -53,6 +56,7 @@ class PrefillTurn:
         self.last_chunk = True
         self._calls: list[_Call] = []
         self._choosing = Spans()
+        self._attending = Spans()
 
     @property
     def layers(self) -> int:
@@ -69,10 +73,15 @@ class PrefillTurn:
                 index = self._plan(layer, query[0], key[0], scaling, rows)
         else:
             self.count_dense(layer, query, key)
-        # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
-        if index is None or (query.device.type == "cpu" and bool(index.dense.all())):
-            return dense_attention(query, key, value, scaling)
-        return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
+        with self.attending(query.device):
+            # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
+            if index is None or (query.device.type == "cpu" and bool(index.dense.all())):
+                return dense_attention(query, key, value, scaling)
+            return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
+
+    def attending(self, device: torch.device) -> AbstractContextManager[None]:
+        """What is done inside counts as attention."""
+        return self._attending.span(device)
 
     def count_dense(self, layer: int, query: Tensor, key: Tensor) -> None:
         """Note that a layer ran dense over query [1, H, n, D] and key [1, G, N, D]."""
@@ -118,6 +127,7 @@ class PrefillTurn:
         coverage_mean = covered / weight if weight else None
         return PrefillReport(
             select_ms=self._choosing.ms(),
+            attention_ms=self._attending.ms(),
             density=executed / causal if causal else None,
             coverage=None if coverage_mean != coverage_mean else coverage_mean,
             lines_vertical=vertical / sparse_heads if sparse_heads else None,
