@@ -51,21 +51,26 @@ def parts_table(rows: Mapping[str, Any]) -> Table:
     table.add_column("")
     for name in ("attention", "of its share", "choosing", "of dense", "rest"):
         table.add_column(name, justify="right", no_wrap=True)
-    medians = {
-        name: {part: (row[part] or {}).get("median") for part in ("attention_ms", "select_ms", "rest_ms", "density")}
-        for name, row in rows.items()
-    }
-    dense = next((row["attention_ms"] for row in medians.values() if row["density"] == 1 and row["attention_ms"]), None)
-    for name, row in medians.items():
-        attention, choosing, rest, density = row.values()
-        left_out = dense and density is not None and density < 1
+    dense = next(
+        (
+            _median(row, "attention_ms")
+            for row in rows.values()
+            if _median(row, "density") == 1 and _median(row, "attention_ms")
+        ),
+        None,
+    )
+    for name, row in rows.items():
+        attention, choosing, density = (_median(row, part) for part in ("attention_ms", "select_ms", "density"))
+        share = of_dense = None
+        if dense and density is not None and density < 1 and attention is not None and choosing is not None:
+            share, of_dense = attention / density / dense, choosing / dense
         table.add_row(
             name,
             number(attention),
-            f"{attention / density / dense:.2f}" if left_out else number(None),
+            number(None) if share is None else f"{share:.2f}",
             number(choosing),
-            f"{choosing / dense:.1%}" if left_out else number(None),
-            number(rest),
+            number(None) if of_dense is None else f"{of_dense:.1%}",
+            number(_median(row, "rest_ms")),
         )
     return table
 
@@ -97,6 +102,10 @@ def agreement_line(difference: Mapping[str, Any] | None, reference: str = "ours"
         return "greedy tokens: identical in every round"
     place = f"{difference['task']}, round {difference['round']}, turn {difference['turn']}, token {difference['token']}"
     return f"greedy tokens: NOT identical, {difference['variant']} parts from {reference} first at {place}"
+
+
+def _median(row: Mapping[str, Any], measure: str) -> float | None:
+    return None if row[measure] is None else float(row[measure]["median"])
 
 
 def _spread(values: Mapping[str, float] | None) -> str:
