@@ -29,7 +29,8 @@ class TurnRecord:
 
     Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
-    that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone.
+    that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone,
+    attention_ms the attention alone, over all layers.
     Of decoding: keys_read is what its last step read per head, on average over the layers, of keys_stored;
     reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
@@ -57,6 +58,7 @@ class TurnRecord:
     ttft_ms: float | None = None
     tokenize_ms: float | None = None
     select_ms: float | None = None
+    attention_ms: float | None = None
     prefill_ms: float | None = None
     first_token_ms: float | None = None
     first_answer_ms: float | None = None

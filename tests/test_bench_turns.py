@@ -17,7 +17,7 @@ from loopserve_cli.bench.comparison import Comparison
 from loopserve_cli.bench.comparison_tables import landmarks, print_comparison
 from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
 from loopserve_cli.bench.rounds import time_recorded, time_rounds
-from loopserve_cli.bench.tables import agreement_line, prompt_table
+from loopserve_cli.bench.tables import agreement_line, parts_table, prompt_table
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.bench.timing import Timing, first_difference, spread, summarise, timing_of, with_agreement
 from loopserve_cli.config import ModelOptions
@@ -212,6 +212,30 @@ def test_a_profile_against_another_shows_what_was_chosen_and_the_floor(
     assert (full["density"]["median"], full["select_ms"]["median"]) == (1.0, 0.0)
     headers = [column.header for column in prompt_table(summary["prompt"]).columns]
     assert headers == ["", "TTFT ms", "ratio", "TPOT ms", "ratio", "density", "choosing ms"]
+
+
+def test_the_parts_of_a_ttft_stand_in_one_table() -> None:
+    common = {"tokens_new": 8, "tokens_cached": 0, "itl_ms": [1.0], "output_ids": [1, 2], "task": "prompt", "turn": 1}
+    timings = [
+        Timing(variant=variant, round=1, ttft_ms=ttft, select_ms=choosing, attention_ms=attention, density=density,
+               tpot_ms=1.0, **common)
+        for variant, ttft, choosing, attention, density in (
+            ("loopserve", 700.0, 50.0, 150.0, 0.1),
+            ("full", 1500.0, 0.0, 1000.0, 1.0),
+            ("transformers", 1600.0, None, None, None),
+        )
+    ]  # fmt: skip
+    rows = summarise(timings)["prompt"]
+    assert rows["loopserve"]["rest_ms"]["median"] == 500 and rows["transformers"]["rest_ms"] is None
+    columns = {column.header: list(column.cells) for column in parts_table(rows).columns}
+    assert columns == {
+        "": ["loopserve", "full", "transformers"],
+        "attention": ["150", "1,000", "n/a"],
+        "of its share": ["1.50", "n/a", "n/a"],
+        "choosing": ["50.0", "0.000", "n/a"],
+        "of dense": ["5.0%", "n/a", "n/a"],
+        "rest": ["500", "500", "n/a"],
+    }
 
 
 def test_two_dense_profiles_must_agree(tiny_model: Path, capsys: pytest.CaptureFixture[str]):

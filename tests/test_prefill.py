@@ -15,6 +15,7 @@ from test_engine import run, some_ids
 
 from loopserve_cli.chat.figures import sparsity, turn_line
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.engine.attention import loopserve_attention
 from loopserve_cli.engine.chunks import choosing_chunk
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.errors import ModelError, UsageError
@@ -117,8 +118,9 @@ def test_dense_is_dense_attention_and_says_so() -> None:
     query, key, value = (part[None] for part in tensors(4, 2, 30, 50, 16))
     turn = PrefillTurn(policy_of("dense"))
     assert relative_rms(turn.attend(0, query, key, value, SCALING), dense_attention(query, key, value, SCALING)) == 0
-    report = turn.report()
-    assert asdict(report) == {
+    figures = asdict(turn.report())
+    assert figures.pop("attention_ms") > 0
+    assert figures == {
         "select_ms": 0.0,
         "density": 1.0,
         "coverage": 1.0,
@@ -249,3 +251,13 @@ def test_replay_shows_choices_where_there_are_any() -> None:
     for records, there in (([dense], False), ([dense, CHOSE], True)):
         text = shown(turn_tables(records, 1)[0]) + shown(summary_table(summarise(records)))
         assert ("slashes" in text, "choosing ms" in text, "95.5" in text, "4.44" in text) == (there,) * 4
+
+
+def test_masked_layers_count_as_attention() -> None:
+    """Attention that soft-caps its scores does not go through the turn, but its time is in the turn's report."""
+    query, key, value = (part[None] for part in tensors(4, 2, 30, 50, 16))
+    turn = PrefillTurn(policy_of("dense"))
+    module = torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]
+    loopserve_attention(module, query, key, value, None, SCALING, softcap=2.0, prefill=turn)
+    assert turn.report().attention_ms > 0 and turn.layers == 1

@@ -17,6 +17,7 @@ MEASURES = (
     "density",
     "coverage",
     "select_ms",
+    "attention_ms",
     "keys_read",
     "keys_stored",
     "kv_store_device_bytes",
@@ -46,12 +47,20 @@ class Timing:
     density: float | None = None
     coverage: float | None = None
     select_ms: float | None = None
+    attention_ms: float | None = None
     keys_read: int | None = None
     keys_stored: int | None = None
     kv_store_device_bytes: int | None = None
     kv_store_host_bytes: int | None = None
     working_set_bytes: int | None = None
     agreement: float | None = None
+
+    @property
+    def rest_ms(self) -> float | None:
+        """What of the TTFT is neither attention nor choosing; None where those are not measured."""
+        if self.attention_ms is None or self.select_ms is None:
+            return None
+        return self.ttft_ms - self.attention_ms - self.select_ms
 
     def labelled(self, variant: str, task: str, number: int, turn: int) -> Timing:
         """The timing with its place in the run, and its time per output token when it has two."""
@@ -126,7 +135,7 @@ def _by_variant(timings: Sequence[Timing], order: Sequence[str]) -> dict[str, An
             row[measure] = spread(getattr(t, measure) for t in of_name)
             ratios = [getattr(t, measure) / getattr(baseline[t.round], measure) for t in of_name]
             row[measure.replace("_ms", "_ratio")] = None if name == order[0] else spread(ratios)
-        for measure in (*MEASURES, "agreement"):
+        for measure in (*MEASURES, "rest_ms", "agreement"):
             known = [getattr(t, measure) for t in of_name if getattr(t, measure) is not None]
             row[measure] = spread(known) if known else None
         rows[name] = row

@@ -97,6 +97,8 @@ def _prompt(
     if bites:
         if prefill is not None:
             prefill.count_dense(layer, query, key)
+            with prefill.attending(query.device):
+                return masked_attention(query, key, value, scaling, *further)
         return masked_attention(query, key, value, scaling, *further)
     if prefill is not None:
         return prefill.attend(layer, query, key, value, scaling)

@@ -19,6 +19,7 @@ class PrefillReport:
     """
 
     select_ms: float
+    attention_ms: float
     density: float | None
     coverage: float | None
     lines_vertical: float | None
@@ -48,7 +49,7 @@ class Call:
     choice: Choice | None
 
 
-def report_of(calls: Sequence[Call], select_ms: float) -> PrefillReport:
+def report_of(calls: Sequence[Call], select_ms: float, attention_ms: float) -> PrefillReport:
     """The figures of a turn's calls; waits for the devices."""
     found = dict(zip((call for call in calls if call.choice is not None), _on_host(calls), strict=True))
     executed = causal = covered = weight = vertical = slash = sparse_heads = 0.0
@@ -70,6 +71,7 @@ def report_of(calls: Sequence[Call], select_ms: float) -> PrefillReport:
     mean = covered / weight if weight else None
     return PrefillReport(
         select_ms=select_ms,
+        attention_ms=attention_ms,
         density=executed / causal if causal else None,
         coverage=None if mean != mean else mean,
         lines_vertical=vertical / sparse_heads if sparse_heads else None,

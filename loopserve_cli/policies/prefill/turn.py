@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class PrefillTurn:
         self._model_layers = layers
         self._calls: list[Call] = []
         self._choosing = Spans()
+        self._attending = Spans()
         self._costs: dict[tuple[torch.device, torch.dtype], Costs] = {}
 
     @property
@@ -51,6 +54,10 @@ class PrefillTurn:
         found |= {group: _of_groups(other, [place], len(rest)) for place, group in enumerate(rest)}
         return torch.cat([found[group] for group in range(groups)], 1)
 
+    def attending(self, device: torch.device) -> AbstractContextManager[None]:
+        """What is done inside counts as attention."""
+        return self._attending.span(device)
+
     def count_dense(self, layer: int, query: Tensor, key: Tensor) -> None:
         """Note that a layer ran dense over query [1, H, n, D] and key [1, G, N, D]."""
         new, keys = query.shape[2], key.shape[2]
@@ -58,11 +65,12 @@ class PrefillTurn:
 
     def report(self) -> PrefillReport:
         """The turn's figures; waits for the devices."""
-        return report_of(self._calls, self._choosing.ms())
+        return report_of(self._calls, self._choosing.ms(), self._attending.ms())
 
     def _dense(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         self.count_dense(layer, query, key)
-        return dense_attention(query, key, value, scaling)
+        with self.attending(query.device):
+            return dense_attention(query, key, value, scaling)
 
     def _sparse(
         self, layer: int, asked: list[int], query: Tensor, key: Tensor, value: Tensor, scaling: float
@@ -74,10 +82,11 @@ class PrefillTurn:
         if index is None:
             return self._dense(layer, query, key, value, scaling)
         self.policy.routes.found(layer, asked, key.shape[2], index.dense)
-        # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
-        if not on_gpu(query) and bool(index.dense.all()):
-            return dense_attention(query, key, value, scaling)
-        return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
+        with self.attending(query.device):
+            # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
+            if not on_gpu(query) and bool(index.dense.all()):
+                return dense_attention(query, key, value, scaling)
+            return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
 
     def _plan(self, layer: int, query: Tensor, key: Tensor, scaling: float, dense_rows: int) -> Index | None:
         """The index to execute, heads flagged dense where that is cheaper; None when the policy wants all of it."""
