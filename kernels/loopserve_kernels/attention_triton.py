@@ -62,10 +62,12 @@ def row_offsets(b_row, stride_h, stride_n, HEIGHT: tl.constexpr, MEMBERS: tl.con
     return o_row
 
 
-@triton.jit(do_not_specialize=[
-    "stride_qh", "stride_qn", "stride_kg", "stride_vg", "stride_os", "stride_oh", "stride_on", "stride_tile",
-    "stride_covered", "stride_vertical", "new", "keys", "heads", "heads_per_key", "heads_per_plan", "first_dense",
-    "reach"])  # fmt: skip
+@triton.jit(
+    do_not_specialize=["stride_qh", "stride_qn", "stride_kg", "stride_vg", "stride_os", "stride_oh", "stride_on",
+                       "stride_tile", "stride_covered", "stride_vertical", "new", "keys", "heads", "heads_per_key",
+                       "heads_per_plan", "first_dense", "reach"],
+    do_not_specialize_on_alignment=["p_lse", "p_tile_start", "p_tile_length", "p_full_count", "p_tile_count",
+                                    "p_covered", "p_vertical", "p_vertical_count", "p_dense", "p_tall"])  # fmt: skip
 def vertical_slash_kernel(
     p_q, p_k, p_v, p_out, p_lse, p_tile_start, p_tile_length, p_full_count, p_tile_count, p_covered, p_vertical,
     p_vertical_count, p_dense, p_tall, stride_qh, stride_qn, stride_kg, stride_vg, stride_os, stride_oh, stride_on,

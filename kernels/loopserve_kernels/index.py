@@ -120,6 +120,11 @@ def count_entries(index: Index, new: int, keys: int, dense_rows: int = 0) -> Ten
     return entries.masked_fill(index.dense, causal_entries(new, keys))
 
 
+def most_tiles(slashes: int, keys: int, block: int, tile: int) -> int:
+    """No more tiles than this: of runs each alone, or of runs that fill all keys with one short tile each."""
+    return min(slashes * -(-block // tile), slashes + (keys + block) // tile)
+
+
 def _runs(slash: Tensor, keys: int, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Union of windows [d - M + 1, d], M = block [P, 1]: starts [P, L] padded with N, lengths with 0, counts [P]."""
     valid = slash < keys
@@ -146,7 +151,7 @@ def _tiles(
     ends = per_run.cumsum(1)
     total = ends[:, -1:]
     width = start.shape[1]
-    most = min(width * -(-block // tile), width + (keys + block) // tile)
+    most = most_tiles(width, keys, block, tile)
     place = torch.arange(most, device=start.device).expand(start.shape[0], most).contiguous()
     run = torch.searchsorted(ends, place, right=True).clamp_max(width - 1)
     within = (place - (ends - per_run).gather(1, run)) * tile
