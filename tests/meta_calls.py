@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Rules
+from loopserve_kernels.choice import Lines, Rules
 from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gather import gather_keys
+from loopserve_kernels.index import Index, make_index
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.sample import make_sample
+from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,35 @@ def gathering(case: Case, length: int) -> None:
     gather_keys(store[0], store[1], index, count, room[0], room[1])
 
 
-CALLS: dict[str, Callable[[Case, int], None]] = {
+def indexing(case: Case, length: int, plans: int | None = None) -> Index:
+    """The index of an eighth of a history, of every head's own lines or of each group's."""
+    plans, most = plans or case.heads, min(length, 2048)
+    counts, flags = integers(2, plans), integers(2, plans, dtype=torch.bool)
+    mass = torch.empty(plans, device="meta")
+    lines = Lines(integers(plans, most), counts[0], integers(plans, most), counts[1], mass, flags[0], flags[1])
+    shape = block_shape(case.size, case.dtype, torch.device("meta"))
+    return make_index(lines, -(-length // 8), length, *shape, 64, length**2 / 32)
+
+
+def attending(case: Case, length: int, plans: int | None = None) -> None:
+    index = indexing(case, length, plans)
+    query = case.floats(-(-length // 8), case.heads).transpose(0, 1)
+    store = case.floats(2, case.groups, length)
+    vertical_slash(query, store[0], store[1], index, 0.1, 64)
+
+
+def attending_in_pairs(case: Case, length: int) -> None:
+    attending(case, length, case.groups)
+
+
+CALLS: dict[str, Callable[[Case, int], object]] = {
     "line mass": masses,
     "coverage": histogram,
     "choosing": choosing,
     "decode attention": decoding,
     "key mass": masses_of_keys,
     "gather": gathering,
+    "index": indexing,
+    "attention": attending,
+    "attention in pairs": attending_in_pairs,
 }

@@ -22,6 +22,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from loopserve_kernels import device
+
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 
 
@@ -55,6 +57,7 @@ class Compiled:
     shared: int
     spilled: int
     ptx: str
+    cubin: bytes
 
     @property
     def blocks(self) -> int:
@@ -118,11 +121,12 @@ class Launch:
         binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options.__dict__)
         found = resources(binary.asm["ptx"])
         shape = (options.num_warps, options.num_stages)
-        return Compiled(self.name, capability, *shape, found[0], binary.metadata.shared, found[1], binary.asm["ptx"])
+        return Compiled(self.name, capability, *shape, found[0], binary.metadata.shared, found[1],
+                        binary.asm["ptx"], binary.asm["cubin"])  # fmt: skip
 
 
-def launches_of(call: Callable[[], object]) -> list[Launch]:
-    """What `call` launches, nothing of which is run."""
+def launches_of(call: Callable[[], object], capability: int = 90) -> list[Launch]:
+    """What `call` launches where a multiprocessor is so large, nothing of which is run."""
     found: list[Launch] = []
 
     def run(kernel: JITFunction, *args: Any, grid: Any = None, warmup: bool = False, **kwargs: Any) -> None:
@@ -131,6 +135,7 @@ def launches_of(call: Callable[[], object]) -> list[Launch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton.runtime.jit.JITFunction, "run", run)
+        patch.setattr(device, "COUNTED_SHARED_MEMORY", PROCESSORS[capability].shared * 1024)
         call()
     return found
 

@@ -27,14 +27,14 @@ CASES = [Case(size, dtype) for size in (64, 128) for dtype in (torch.bfloat16, t
 ODD = [Case(size, dtype) for size in (80, 96, 256) for dtype in (torch.bfloat16, torch.float32)]
 
 
-def launches(name: str, case: Case, *lengths: int) -> list[Launch]:
-    return [launch for length in lengths for launch in launches_of(partial(CALLS[name], case, length))]
+def launches(name: str, case: Case, *lengths: int, capability: int = 90) -> list[Launch]:
+    return [launch for length in lengths for launch in launches_of(partial(CALLS[name], case, length), capability)]
 
 
 def compiled(name: str, case: Case, capability: int) -> list[Compiled]:
     """Every variant that a short and a long history launch, shown as a table."""
     found, seen = [], set()
-    for launch in launches(name, case, *SHORT_AND_LONG):
+    for launch in launches(name, case, *SHORT_AND_LONG, capability=capability):
         variant = (launch.name, str(launch.constants), str(launch.looks))
         if variant not in seen:
             seen.add(variant)

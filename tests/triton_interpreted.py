@@ -5,7 +5,7 @@ TRITON_INTERPRET is read when triton is imported, so it must be set before; bf16
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -19,10 +19,12 @@ from loopserve_kernels.coverage import coverage_histogram_torch
 from loopserve_kernels.coverage_triton import coverage_histogram_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
 from loopserve_kernels.gather_triton import gather_keys_triton
-from loopserve_kernels.index import build_index
+from loopserve_kernels.index import Index, build_index, make_index_torch
+from loopserve_kernels.index_triton import make_index_triton
 from loopserve_kernels.key_mass_triton import key_mass_triton
 from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
+from loopserve_kernels.tile_order import kernel_order
 from loopserve_kernels.tradeoff import best_tradeoff
 from loopserve_kernels.tradeoff_triton import best_tradeoff_triton
 from loopserve_kernels.vertical_slash import vertical_slash_torch
@@ -65,6 +67,91 @@ def test_all_heads_dense() -> None:
         query.double(), key.double().expand(2, -1, -1), value.double().expand(2, -1, -1), attn_mask=causal, scale=0.1
     )
     assert relative_rms(vertical_slash_triton(query, key, value, index, 0.1, 0, 2), exact) < 1e-5
+
+
+INDEXED = [
+    # rows of a block, tile, new rows, keys, lines, line heads, dense rows, whether dear heads are dense
+    (16, 16, 33, 90, 5, 1, 0, False),
+    (64, 64, 1, 1, 1, 2, 0, False),
+    (64, 64, 130, 400, 150, 2, 40, False),
+    (16, 16, 150, 300, 2, 3, 1, True),
+    (64, 32, 150, 300, 2, 4, 0, True),
+    (16, 16, 20, 300, 50, 2, 999, False),
+]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(("rows", "tile", "new", "keys", "most", "plans", "dense_rows", "priced"), INDEXED)
+def test_index(
+    rows: int, tile: int, new: int, keys: int, most: int, plans: int, dense_rows: int, priced: bool, wide: bool
+) -> None:
+    lines = random_lines(plans, keys, keys + most, most)
+    tall = torch.arange(plans) % 2 == 0 if wide else None
+    given = (lines, new, keys, rows, tile, dense_rows)
+    free = make_index_torch(*given, wide=tall)
+    assert free.entries is not None
+    price = float(free.entries.min()) if priced else float("inf")
+    ours, theirs = make_index_triton(*given, price, tall), kernel_order(make_index_torch(*given, price, tall))
+    for field in fields(Index):
+        mine, twin = getattr(ours, field.name), getattr(theirs, field.name)
+        if isinstance(twin, torch.Tensor):
+            assert mine.dtype == twin.dtype and torch.equal(mine, twin), field.name
+        else:
+            assert mine == twin, field.name
+    assert bool(ours.dense.any()) == priced and not ours.dense.all()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), TYPES)
+@pytest.mark.parametrize(
+    ("heads", "groups", "plans", "rows", "keys", "size", "shape", "splits"),
+    [
+        (2, 1, 2, 100, 150, 64, (64, 64), 1),  # heads apart, one of them in tall blocks
+        (4, 2, 2, 70, 130, 64, (64, 64), 2),  # two heads of a group in a block
+        (2, 1, 1, 65, 65, 80, (64, 64), 1),  # one choice for all
+        (3, 1, 1, 70, 100, 128, (64, 64), 3),  # three heads in a group: none in pairs
+        (2, 2, 2, 3, 40, 64, (64, 64), 2),  # fewer keys than a tile has
+        (2, 1, 2, 50, 70, 96, (32, 16), 1),
+    ],
+)
+def test_tall_blocks_and_pairs(
+    heads: int,
+    groups: int,
+    plans: int,
+    rows: int,
+    keys: int,
+    size: int,
+    shape: tuple[int, int],
+    splits: int,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query, key, value = tensors(heads, groups, rows, keys, size, dtype)
+    lines = random_lines(plans, keys, rows, 15, dense=1 if plans > 2 else None)
+    wide = torch.arange(plans) % 2 == 0
+    for tall, dense_rows in ((None, 0), (wide, 5)):
+        index = make_index_torch(lines, rows, keys, *shape, dense_rows, wide=tall)
+        exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.1, dense_rows)
+        made = make_index_triton(lines, rows, keys, *shape, dense_rows, float("inf"), tall)
+        with monkeypatch.context() as patch:
+            nan_filled(patch)
+            out = vertical_slash_triton(query, key, value, made, 0.1, dense_rows, splits)
+        assert relative_rms(out, exact) < bound
+
+
+def test_a_line_in_the_wrong_place_shows() -> None:
+    """The bound above is tight enough: without the verticals or the whole tiles the answer is far outside it."""
+    query, key, value = tensors(1, 1, 70, 130, 64, torch.float16)
+    lines = random_lines(1, 130, 3, 6)
+    made = make_index_triton(lines, 70, 130, 64, 64, 0, float("inf"), None)
+    exact = vertical_slash_torch(
+        query.double(), key.double(), value.double(), make_index_torch(lines, 70, 130, 64, 64), 0.1
+    )
+    for fewer in (
+        replace(made, vertical_count=made.vertical_count * 0),
+        replace(made, full_count=made.full_count * 0, tile_count=made.tile_count - made.full_count),
+    ):
+        assert relative_rms(vertical_slash_triton(query, key, value, fewer, 0.1), exact) > 1e-2
 
 
 @pytest.mark.parametrize(("dtype", "bound"), TYPES)

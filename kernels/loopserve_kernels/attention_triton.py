@@ -74,7 +74,7 @@ def vertical_slash_kernel(
     stride_tile, stride_covered, stride_vertical, new, keys, heads, heads_per_key, heads_per_plan, first_dense, reach,
     scale_log2, STRIDE_K: tl.constexpr, STRIDE_V: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr,
     BLOCK_D: tl.constexpr, HEIGHT: tl.constexpr, MEMBERS: tl.constexpr, TILE: tl.constexpr, TALL: tl.constexpr,
-    PRECISION: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    PRECISION: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Computes out = softmax(scaling q k^T) v over the executed cells; with SPLIT, fp32 parts and their base-2 lse.
 
@@ -168,17 +168,16 @@ def vertical_slash_kernel(
         b_acc, b_max, b_sum = attend(b_q, b_k, b_v, m_seen, b_acc, b_max, b_sum, scale_log2, PRECISION, True)
 
     begin, end = tl.maximum(begin - parts, 0), end - parts
-    # Keys wait for the list and values of `covered` too, so a copy goes through twice the stages.
-    for j in tl.range(begin, end, num_stages=2 * STAGES - 1):
-        b_listed = j * TILE + b_lane
-        # verticals [TILE]
-        b_place = tl.load(p_vertical + tl.minimum(b_listed, gathered - 1))
+    # verticals [TILE], read one tile ahead as above
+    b_place = tl.load(p_vertical + tl.minimum(begin * TILE + b_lane, gathered - 1), gathered > 0, 0)
+    for j in range(begin, end):
         o_key = b_place.to(tl.int64)[:, None]
         b_k = key_rows(p_k_row + o_key * STRIDE_K, m_d, WHOLE)
         b_v = key_rows(p_v_row + o_key * STRIDE_V, m_d, WHOLE)
         # covered [TILE]; as a column and reduced, because the compiler would load a row of it in every thread
         b_covered = tl.load(p_covered + (first - b_place)[:, None]).max(1)
-        m_seen = ((b_listed < gathered) & (b_covered == 0))[None, :]
+        b_place = tl.load(p_vertical + tl.minimum((j + 1) * TILE + b_lane, gathered - 1))
+        m_seen = ((j * TILE + b_lane < gathered) & (b_covered == 0))[None, :]
         b_acc, b_max, b_sum = attend(b_q, b_k, b_v, m_seen, b_acc, b_max, b_sum, scale_log2, PRECISION, True)
 
     b_total = tl.where(b_sum == 0.0, 1.0, b_sum)

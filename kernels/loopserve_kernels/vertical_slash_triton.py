@@ -100,6 +100,6 @@ def _arguments(
         scale_log2=scaling * LOG2E, STRIDE_K=key.stride(1), STRIDE_V=value.stride(1), UNIT=unit, D=size,
         BLOCK_D=max(16, triton.next_power_of_2(size)), TILE=tile,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", SPLIT=part.shape[0] > 1,
-        STAGES=shape.stages, num_stages=shape.stages, enable_fp_fusion=True,
+        num_stages=shape.stages, enable_fp_fusion=True,
         **{name: stride // unit for name, stride in strides.items()},
     )  # fmt: skip
