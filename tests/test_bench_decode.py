@@ -177,6 +177,7 @@ def test_the_table_of_the_demo_model(capsys: pytest.CaptureFixture[str]) -> None
     assert "300 tokens: an answer of 13, 1 rounds, demo, float32 on cpu" in captured.out
     assert "reads 13.0 MiB of weights and 4,096 bytes for every key" in captured.out
     assert "0 of 12" in captured.out and "\x1b" not in captured.out
+    assert "the layers are run by fused kernels of loopserve's" in captured.out
     assert "warm-up" in captured.err
 
 

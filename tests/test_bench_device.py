@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from loopserve_cli import bench
 from loopserve_cli.app import main
+from loopserve_cli.bench import decode, kernels
 from loopserve_cli.bench import device as bench_device
 from loopserve_cli.bench.device import alone, planted, stage_attention, stage_choosing, stage_tests, table, timing
 from loopserve_cli.bench.device.attempt import attempt
@@ -81,6 +83,22 @@ def test_a_stages_module_or_command_is_there() -> None:
             assert callable(
                 importlib.import_module(f"loopserve_cli.bench.device.stage_{stage.name.replace('-', '_')}").run
             )
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.own], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("scale", ["gpu", "cpu", "quick"])
+def test_what_other_commands_are_asked_is_what_they_know(
+    stage: Stage, scale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    for module, name in ((bench, "run_turns"), (decode, "run_decode"), (kernels, "run_kernels")):
+        monkeypatch.setattr(module, name, lambda options: asked.append(options) or 0)
+    assert main(stage.command("cpu", scale)[3:]) == 0, capsys.readouterr().err
+    (options,) = asked
+    assert options.json and type(options).__name__.lower().startswith(stage.name)
+    model = getattr(options, "model", None)
+    assert model is None or (model.model == ("random:Llama-3.1-8B" if scale == "gpu" else "demo"))
+    assert (options if model is None else model).device == "cpu"
 
 
 def test_which_stages_are_chosen() -> None:
@@ -216,6 +234,19 @@ def test_the_exit_status_says_whether_all_went_well(three: list[Scripted], tmp_p
     assert [stage["stage"] for stage in found["stages"]] == ["environment", "choosing", "attention", "tests"]
 
 
+def test_results_of_another_machine_are_shown_and_their_costs_written(tmp_path: Path, capsys: Any) -> None:
+    folder = Folder(tmp_path / "run")
+    folder.write(result_of("environment", [MACHINE], device="cuda:0", scale="gpu"))
+    folder.write(result_of("costs", [cost_record("bfloat16", 128)], device="cuda:0", scale="gpu"))
+    costs = tmp_path / "costs.toml"
+    assert main(["bench", "device", "--show", "--out", str(folder.path), "--costs", str(costs)]) == 0
+    assert "NVIDIA H100 80GB HBM3, 16 cores" in capsys.readouterr().out
+    assert [entry.measured_on for entry in read_costs(costs)] == ["NVIDIA H100 80GB HBM3"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["costs.json", "environment.json"]
+    assert main(["bench", "device", "--show"]) == 2
+    assert "--show needs a folder of results" in capsys.readouterr().err
+
+
 def test_results_of_another_size_or_device_are_not_mixed(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write(result_of("environment", [{"what": "copy"}], scale="quick"))
@@ -279,12 +310,12 @@ def test_a_planted_layer_has_lines_worth_choosing(size: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "keys"), [(4096, 4096), (1024, 8192)])
 def test_lines_of_one_kind_have_about_the_density_asked_for(kind: str, rows: int, keys: int) -> None:
-    lines = made(kind, 3, keys, 64, CPU)
+    lines = made(kind, 3, rows, keys, 64, CPU)
     index = make_index(lines, rows, keys, 64, 64)
     assert index.entries is not None
     density = index.entries.double() / causal_entries(rows, keys)
     assert float(density.min()) > 0.03 and float(density.max()) < 0.2
-    columns = keys // 20
+    columns = int(0.1 * causal_entries(rows, keys) / rows)
     verticals, slashes = {
         "band": (0, columns),
         "slashes": (0, columns // 64 + 1),  # each costs a block's rows in columns, and offset 0 is always in
@@ -316,7 +347,7 @@ def test_tests_run_from_a_checkout_and_say_what_they_found(tmp_path: Path, monke
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "test_one.py").write_text(
-        "import pytest\n\n@pytest.mark.gpu\ndef test_a(): pass\n\n@pytest.mark.gpu\ndef test_b(): assert 0\n\n"
+        f"import pytest\n\n@{stage_tests.MARK}\ndef test_a(): pass\n\n@{stage_tests.MARK}\ndef test_b(): assert 0\n\n"
         "def test_of_a_cpu(): pass\n"
     )
     (tests / "test_chat.py").write_text("import no_such_package\n")  # it has nothing for a GPU, so nobody reads it
@@ -411,6 +442,12 @@ def test_tables_show_figures_errors_and_what_is_not_known(capsys: pytest.Capture
     ]
 
 
+def test_a_document_of_another_version_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    table.print_results([result_of("turns", [{"summary": {"prompt": {}}}]), result_of("environment", [MACHINE])])
+    out = capsys.readouterr().out
+    assert "turns: written by another version of loopserve" in out and "NVIDIA H100" in out
+
+
 # Costs
 
 
@@ -421,6 +458,8 @@ MACHINE = {
     "platform": "Linux-6.1",
     "cpu": "EPYC",
     "torch_threads": 16,
+    "cores_usable": 16,
+    "packages": {"torch": "2.11.0", "platformdirs": None},
     "versions": {"torch": "2.11.0"},
     "timestamp": "2026-12-01T10:00:00+00:00",
 }
@@ -471,7 +510,7 @@ def test_the_costs_of_this_cpu_are_measured(tmp_path: Path) -> None:
     assert all(record["gb_per_s"] > 0 and record["captured_ms"] is None for record in records)
 
 
-ABSENT = "prompt_toolkit platformdirs bitsandbytes"
+ABSENT = "prompt_toolkit platformdirs bitsandbytes gguf peft matplotlib"
 
 
 def bare(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from loopserve_cli.doctor.costs import cost_check
 from loopserve_cli.errors import UsageError
+from loopserve_cli.policies.prefill import costs
 from loopserve_cli.policies.prefill.costs import (
     ASKED,
     MOST_LOSS,
@@ -139,6 +141,26 @@ def test_the_users_own_file_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert before.fixed != 0.125
     # Its only entry is float32: the shipped bfloat16 is nearer.
     assert costs_for(torch.device("cpu"), torch.bfloat16).fixed != 0.125
+
+
+def test_the_doctor_says_whose_costs_are_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = cost_check("cpu", "float32")
+    assert found.status == "ok" and found.found.startswith("of attention and choosing, measured on ")
+    monkeypatch.setattr(costs, "device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    found = cost_check("cpu", "float32")
+    assert (found.status, found.found) == (
+        "note",
+        "NVIDIA A100-SXM4-80GB was never measured: it goes by cpu's costs",
+    )
+    assert "--write-costs" in str(found.advice)
+
+
+def test_the_doctor_says_that_the_users_costs_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own_file().parent.mkdir()
+    own_file().write_text("measured = 3", encoding="utf-8")
+    found = cost_check("cpu", "float32")
+    assert found.status == "problem" and "no [[measured]]" in found.found
 
 
 @pytest.mark.parametrize(

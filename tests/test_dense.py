@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from launches import counted
 from torch import Tensor
 
 from loopserve_kernels.dense import dense_attention, masked_attention
+from loopserve_kernels.dense_gpu import Partial, cudnn_partial, flash_partial, folded_attention, history_and_own
 
 
 def reference(
@@ -82,3 +86,71 @@ def test_a_history_is_never_ignored() -> None:
     query, key, value = tensors(8, 200, 64)
     hidden = dense_attention(query, key[:, :, :8], value[:, :, :8], 0.125)
     assert relative_rms(hidden, reference(query, key, value, 0.125)) > 0.5
+
+
+def test_history_and_own_merged_equals_float64() -> None:
+    """What a GPU does on rectangular chunks, with a kernel that stands for cuDNN's or FlashAttention's."""
+    query, key, value = tensors(130, 700, 64)
+
+    def partial(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+        scores = q @ k.repeat_interleave(3, 1).transpose(-1, -2) * 0.3
+        assert not causal or scores.shape[2] == scores.shape[3]  # neither kernel is causal from the lower right
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
+        return scores.softmax(-1) @ v.repeat_interleave(3, 1), scores.logsumexp(-1).flatten()
+
+    assert relative_rms(history_and_own(query, key, value, partial), reference(query, key, value, 0.3)) < 1e-5
+
+
+@pytest.mark.parametrize(("rows", "keys"), [(5, 5), (64, 65), (513, 1025)])
+def test_folded_heads_equal_float64(rows: int, keys: int) -> None:
+    query, key, value = tensors(rows, keys, 64)
+    assert relative_rms(folded_attention(query, key, value, 0.3), reference(query, key, value, 0.3)) < 1e-5
+
+
+EFFICIENT, FLASH = (f"aten._scaled_dot_product_{name}_attention.default" for name in ("efficient", "flash"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "keys", "kernel", "calls"),
+    [
+        (torch.bfloat16, 8192, 8192, FLASH, 1),
+        (torch.bfloat16, 8192, 32768, FLASH, 2),
+        (torch.bfloat16, 90, 32768, FLASH, 1),
+        (torch.float32, 8192, 8192, EFFICIENT, 1),
+        (torch.float32, 8192, 32768, EFFICIENT, 1),
+    ],
+)
+def test_a_gpu_runs_fused_kernels_and_waits_for_nothing(
+    dtype: torch.dtype, rows: int, keys: int, kernel: str, calls: int
+) -> None:
+    query = torch.empty(1, 32, rows, 128, dtype=dtype, device="meta")
+    key, value = (torch.empty(1, 8, keys, 128, dtype=dtype, device="meta") for _ in range(2))
+    with counted() as found:
+        out = dense_attention(query, key, value, 0.1)
+    assert out.shape == query.shape
+    assert found.torch[kernel] == calls and not found.waits
+    assert found.launches <= 6 and not any("softmax" in name or "bmm" in name for name in found.torch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("rows", "keys"), [(1024, 1024), (1500, 4097), (77, 2000)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize("size", [64, 80, 128])
+def test_dense_on_a_gpu(rows: int, keys: int, dtype: torch.dtype, bound: float, size: int) -> None:
+    query, key, value = (part.cuda() for part in tensors(rows, keys, size, dtype))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out = dense_attention(query, key, value, 0.1)
+    if rows * keys > 2**20:  # where that is less than one copy of the scores
+        assert torch.cuda.max_memory_allocated() - before < 6 * rows * keys * 4
+    assert relative_rms(out, reference(query, key, value, 0.1)) < bound
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("made", [cudnn_partial, flash_partial])
+def test_log_sums_on_a_gpu_are_natural(made: Callable[[float], Partial]) -> None:
+    query, key, value = (part.cuda() for part in tensors(256, 256, 64, torch.bfloat16))
+    lse = made(0.1)(query, key, value, False)[1].reshape(1, 6, 256)
+    scores = query.double() @ key.double().repeat_interleave(3, 1).transpose(-1, -2) * 0.1
+    assert torch.allclose(lse.double(), scores.logsumexp(-1), atol=2e-2)

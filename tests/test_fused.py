@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import architectures
 import pytest
 import tiny
 import torch
-from models_table import generated
+from models_table import NOWHERE, generated
 from models_table import loaded as loaded_kind
 from recorded_step import RecordedCapture
 from step_counted import counted_prompt, counted_step
 from test_engine import run, some_ids
 from test_stepper import gpu_like  # noqa: F401
 
-from loopserve_cli.engine import fused_check
+from loopserve_cli.config import ModelOptions
+from loopserve_cli.engine import fused_check, known_checks
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.fused import FusedModel
-from loopserve_cli.engine.fused_check import fused_model
+from loopserve_cli.engine.fused_check import says_the_same
 from loopserve_cli.engine.fused_parts import KINDS, find_parts
-from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.known_checks import checked_fused
+from loopserve_cli.engine.loader import LoadedModel, load
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.profile import load_profile
 
@@ -35,9 +38,9 @@ SMALL = {
 
 def with_fused(made: LoadedModel, join: bool) -> LoadedModel:
     """The model with its fused pass, which on a CPU runs the kernels' twins."""
-    fused = fused_model(made.model, made.layers, made.handover, join)
-    assert fused is not None
-    return replace(made, fused=fused)
+    parts = find_parts(made.model, join)
+    assert parts is not None and says_the_same(made.model, FusedModel(parts), made.layers)
+    return replace(made, fused=FusedModel(parts))
 
 
 @pytest.mark.parametrize("profile", ["full", "loopserve"])
@@ -101,25 +104,34 @@ def test_every_tier_decodes_as_the_models_own_code_does(kind: str, profile: str,
 def test_bfloat16_is_close(kind: str) -> None:
     made = tiny.loaded(kind)
     made.model.to(torch.bfloat16)
-    fused = fused_model(made.model, made.layers, made.handover, join=True)
-    assert isinstance(fused, FusedModel)
+    parts = find_parts(made.model, join=True)
+    assert parts is not None
     pieces = fused_check.looked_at(made.model)
     with torch.inference_mode():
-        own, ours = (fused_check.our_logits(one, made.layers, pieces, made.handover) for one in (made.model, fused))
+        own, ours = (
+            fused_check.our_logits(one, made.layers, pieces, made.handover) for one in (made.model, FusedModel(parts))
+        )
     assert fused_check.off_by(ours, own) < 2e-2
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "mistral"])
 def test_what_has_other_parts_or_windows_is_left_as_it_is(kind: str) -> None:
     made = tiny.loaded(kind)
-    assert fused_model(made.model, made.layers, made.handover) is None
+    assert checked_fused(made.model, made.layers, made.handover, None, NOWHERE) is None
     assert run(Engine(made, load_profile("full")), some_ids(20), max_new_tokens=4)[1].step_kernels == "eager"
 
 
 def test_a_pass_that_says_something_else_is_not_used() -> None:
     made = tiny.loaded("llama")
     made.model.get_decoder().layers[1].input_layernorm.register_forward_hook(lambda _module, _inputs, out: out * 1.5)
-    assert fused_model(made.model, made.layers, made.handover) is None
+    assert checked_fused(made.model, made.layers, made.handover, None, NOWHERE) is None
+
+
+def test_what_was_found_is_known_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, file = tiny.loaded("llama"), tmp_path / "checks.json"
+    assert isinstance(checked_fused(made.model, made.layers, made.handover, None, file), FusedModel)
+    monkeypatch.setattr(known_checks, "says_the_same", lambda *_: pytest.fail("it was looked at again"))
+    assert isinstance(checked_fused(made.model, made.layers, made.handover, None, file), FusedModel)
 
 
 def test_joined_weights_are_the_modules_own() -> None:
@@ -134,3 +146,14 @@ def test_joined_weights_are_the_modules_own() -> None:
     assert attention.k_proj.weight.data_ptr() == whole.weight[64:].data_ptr()
     assert attention.v_proj.bias.data_ptr() == whole.bias[96:].data_ptr()
     assert sum(part.untyped_storage().nbytes() for part in (whole.weight, whole.bias)) == (64 + 32 + 32) * 65 * 4
+
+
+def test_the_demo_model_is_loaded_with_its_fused_pass() -> None:
+    loaded = load(ModelOptions("demo"))
+    assert isinstance(loaded.fused, FusedModel) and loaded.runs is loaded.fused
+    profile = load_profile("loopserve").with_overrides(["keep.budget=24", "keep.interval=5", "keep.recent=4"])
+    fused, eager = (Engine(one, profile) for one in (loaded, replace(loaded, fused=None)))
+    ids = loaded.tokenizer("The room of Miro is 417. What is the room of Miro?", add_special_tokens=False).input_ids
+    answers = [run(engine, ids, max_new_tokens=30) for engine in (fused, eager)]
+    assert answers[0][0] == answers[1][0]
+    assert [record.step_kernels for _, record in answers] == ["fused", "eager"]

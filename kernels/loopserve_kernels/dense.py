@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loopserve_kernels.device import on_gpu
+
 ROWS_AT_ONCE = 512
 
 
@@ -18,7 +20,7 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -
 
     query [B, H, n, D], key and value [B, G, N, D] with H a multiple of G and n <= N; returns [B, H, n, D].
     On a CPU the history and the new part are computed apart and merged by their log-sum-exp, which needs
-    no [n, N] mask; on a GPU torch's lower-right bias picks the flash or the memory-efficient kernel.
+    no [n, N] mask; for a GPU see `dense_gpu`.
     """
     batch, heads, rows, size = query.shape
     groups, keys = key.shape[1], key.shape[2]
@@ -26,15 +28,24 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -
     if rows == 1:
         packed = query.reshape(batch, groups, heads // groups, size)
         return F.scaled_dot_product_attention(packed, key, value, scale=scaling).reshape(batch, heads, 1, -1)
-    if rows == keys:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    if query.device.type == "cpu" and value.shape[-1] == size:
-        return _history_and_own(query, key, value, scaling)
-    # Imported here: it loads torch._dynamo, which takes seconds that a CPU never needs.
+    if on_gpu(query):
+        from loopserve_kernels.dense_gpu import dense_gpu
+
+        return dense_gpu(query, key, value, scaling)
+    if rows == keys or value.shape[-1] != size:
+        return lower_right(query, key, value, scaling, heads != groups)
+    return _history_and_own(query, key, value, scaling)
+
+
+def lower_right(query: Tensor, key: Tensor, value: Tensor, scaling: float, grouped: bool) -> Tensor:
+    """SDPA with causality from the lower right, as a bias that its fused kernels know."""
+    if query.shape[2] == key.shape[2]:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+    # Imported here: it loads torch._dynamo, which takes seconds that a CPU seldom needs.
     from torch.nn.attention.bias import causal_lower_right
 
-    bias = causal_lower_right(rows, keys)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling, enable_gqa=True)
+    bias = causal_lower_right(query.shape[2], key.shape[2])
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling, enable_gqa=grouped)
 
 
 def merge(left: Tensor, left_lse: Tensor, right: Tensor, right_lse: Tensor) -> Tensor:

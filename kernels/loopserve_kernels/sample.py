@@ -51,7 +51,9 @@ def make_sample(new: int, keys: int, count: int, heads: int, device: torch.devic
     room = torch.empty(0) if before is None else before.room
     if device.type == "cpu":
         needed = min(room_size(heads, runs_of(positions.tolist())), MOST_BYTES["cpu"] // 2)
-        room = room if room.numel() >= needed else torch.empty(needed)
+        if room.numel() < needed:
+            with torch.inference_mode(False):  # so that it may be written to in that mode and outside of it
+                room = torch.empty(needed)
     return Sample(new, keys, rows, positions, room)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.doctor.check import Check, gib
+from loopserve_cli.doctor.costs import cost_check
 from loopserve_cli.doctor.fits import HEADROOM, Fit, fits
 from loopserve_cli.doctor.hardware import (
     Gpu,
@@ -57,6 +58,7 @@ def device_checks(gpus: Sequence[Gpu]) -> Iterator[Check]:
     yield from gpu_checks(list(gpus), driver_version(), torch.version.cuda)
     yield triton_check(list(gpus))
     yield bitsandbytes_check("cuda" if gpus else "cpu")
+    yield cost_check("cuda:0", "bfloat16") if gpus else cost_check("cpu", "float32")
     yield disk_check(Path(constants.HF_HUB_CACHE))
     yield demo_check()
 

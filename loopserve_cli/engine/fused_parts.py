@@ -81,6 +81,8 @@ def find_parts(model: PreTrainedModel, join: bool) -> ModelParts | None:
     if not ours or spread or windowed(model.config):
         return None
     inner: Any = model.get_decoder()
+    if inner.norm.weight.dtype != model.dtype:
+        return None
     layers = tuple(_layer(layer, join) for layer in inner.layers)
     head: Any = model.get_output_embeddings()
     return ModelParts(inner.embed_tokens, inner.rotary_emb, layers, _norm(inner.norm), head)
@@ -154,7 +156,10 @@ def _gate_up(feed: Any, join: bool) -> Products | None:
 
 
 def _products(modules: tuple[Any, ...], join: bool) -> Products:
-    whole = joined(modules) if join else None
+    try:
+        whole = joined(modules) if join else None
+    except torch.OutOfMemoryError:  # for a moment they lie twice; apart they are as good, and a launch or two more
+        whole = None
     return Products(modules if whole is None else (whole,), tuple(module.out_features for module in modules))
 
 

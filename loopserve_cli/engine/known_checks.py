@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.engine.attention_check import AttentionCheck, check_attention
+from loopserve_cli.engine.fused import FusedModel
+from loopserve_cli.engine.fused_check import says_the_same
+from loopserve_cli.engine.fused_parts import find_parts
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.identity import config_hash
 from loopserve_cli.errors import ModelError
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # What decides what is found, beside the model: other code must look again.
-CODE = ("attention.py", "attention_check.py", "handover.py", "masks.py", "model_call.py", "rotary.py", "store.py")
+CODE = (
+    "attention.py attention_check.py decoding.py fused.py fused_check.py fused_parts.py handover.py masks.py "
+    "model_call.py rotary.py store.py"
+).split()
 MOST = 500
 
 
@@ -48,6 +54,28 @@ def checked(model: PreTrainedModel, layers: int, name: str, quant: str | None, f
         ) from None
     _write(file, {**known, key: {"implementation": found.implementation, **found.handover.to_json()}})
     return found.handover
+
+
+def checked_fused(
+    model: PreTrainedModel, layers: int, handover: Handover, quant: str | None, file: Path | None = None
+) -> FusedModel | None:
+    """A model's fused pass where it has one that says the same, known from an earlier start or found now.
+
+    On a GPU weights of one input are joined; on a CPU that gains nothing, and separately they give the same bits. On a
+    GPU it is looked at whenever it is loaded: that compiles the kernels, so that no turn waits for it.
+    """
+    on_cpu = model.device.type == "cpu"
+    parts = find_parts(model, join=not on_cpu) if handover == Handover() else None
+    if parts is None:
+        return None
+    file = file or cache_folder() / "attention-checks.json"
+    key = fingerprint(model, quant) + "-fused"
+    known = _read(file)
+    same = known.get(key)
+    if not (on_cpu and isinstance(same, bool)):
+        same = says_the_same(model, FusedModel(parts), layers)
+        _write(file, {**known, key: same})
+    return FusedModel(parts) if same else None
 
 
 def fingerprint(model: PreTrainedModel, quant: str | None) -> str:

@@ -20,7 +20,7 @@ from loopserve_cli.engine.gguf import complete_config, opened
 from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.identity import Identity, identify
-from loopserve_cli.engine.known_checks import checked
+from loopserve_cli.engine.known_checks import checked, checked_fused
 from loopserve_cli.engine.language_part import language_part
 from loopserve_cli.engine.placement import pick_device, pick_dtype, place, weight_bytes
 from loopserve_cli.engine.random_model import random_config, random_model
@@ -111,8 +111,7 @@ def load_from(
     # bitsandbytes repacks weights at their first use on a CPU: later they could not be told apart from others.
     identity = identify(model, tokenizer, options.model, options.quant) if options.quant else None
     handover = checked(model, layers, options.model, options.quant)
-    # On a CPU nothing is launched, and the model's own code is as fast.
-    fused = fused_model(model, layers, handover) if device.type == "cuda" else None
+    fused = checked_fused(model, layers, handover, options.quant)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,

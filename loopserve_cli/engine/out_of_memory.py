@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from loopserve_cli.engine.host_memory import give_back
 from loopserve_cli.engine.store import empty_cache
 from loopserve_cli.errors import LoopserveError
 
@@ -24,6 +25,7 @@ def whole_or_nothing(held: Held, device: torch.device) -> Iterator[None]:
         held.undo_pass()
         if is_out_of_memory(error):
             empty_cache(device)
+            give_back()
             raise LoopserveError(
                 f"out of memory at {len(held.tokens)} stored tokens, which are kept; "
                 "shorten the message, /undo, or use --quant nf4"

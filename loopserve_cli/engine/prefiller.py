@@ -10,6 +10,7 @@ from torch import Tensor
 from loopserve_cli.engine.chunks import choosing_chunk, chunks, widest
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.host_memory import keep_freed
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
@@ -28,6 +29,8 @@ class Prefiller:
         self._name = loaded.name
         self._device = loaded.device
         self.lengths = length_dependence(loaded.model.config)
+        if loaded.device.type == "cpu":
+            keep_freed()
 
     def chunks(self, ids: list[int], held: int, prefill: PrefillTurn, size: int) -> Iterator[tuple[list[int], int]]:
         """The ids in chunks, each with how many are fed after it: `size` long, or longer where lines are chosen.

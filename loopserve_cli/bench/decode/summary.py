@@ -50,6 +50,7 @@ def row_of(answers: Sequence[Answer], bound: Bound) -> dict[str, Any]:
         "open_steps": answers[-1].open_steps,
         "graph_replays": record.graph_replays,
         "graph_refusal": record.graph_refusal,
+        "step_kernels": record.step_kernels,
         "reselections": record.reselections,
         "keys_read": record.keys_read,
         "keys_stored": record.keys_stored,

@@ -25,6 +25,7 @@ HEADS = (
     "of full\n%",
     "KV host\nMiB",
 )
+KERNELS = {"fused": "fused kernels of loopserve's", "eager": "the model's own code"}
 LEGEND = """\
 median (lowest to highest) over the rounds
   TPOT        over the whole answer
@@ -47,7 +48,9 @@ def print_tables(whole_run: Mapping[str, Any], title: str) -> None:
         f"every key; a copy moves {number(bound['bandwidth_bytes_per_s'] / 1e9)} GB/s, read and written",
         soft_wrap=True,
     )
-    rows = (row for entry in whole_run["summary"] for row in entry["profiles"].values())
+    rows = [row for entry in whole_run["summary"] for row in entry["profiles"].values()]
+    for kernels in dict.fromkeys(row["step_kernels"] for row in rows if row["step_kernels"]):
+        console.print(f"the layers are run by {KERNELS[kernels]}", soft_wrap=True)
     for refusal in dict.fromkeys(row["graph_refusal"] for row in rows if row["graph_refusal"]):
         console.print(f"the model's steps cannot be captured as a graph: {refusal}", soft_wrap=True)
 

@@ -33,10 +33,14 @@ def run_device(options: DeviceOptions) -> int:
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)
 
-    device, folder = pick(options.device), Folder(options.out)
-    scale = "quick" if options.quick else {"cuda": "gpu"}.get(device.type, "cpu")
-    check_folder(folder, options, str(device), scale)
-    results = run_stages(options, folder, str(device), scale, say)
+    folder = Folder(options.out)
+    if options.show:
+        results = [result for stage in options.chosen if (result := folder.read(stage.name)) is not None]
+    else:
+        device = pick(options.device)
+        scale = "quick" if options.quick else {"cuda": "gpu"}.get(device.type, "cpu")
+        check_folder(folder, options, str(device), scale)
+        results = run_stages(options, folder, str(device), scale, say)
     if options.costs is not None:
         for costs in write_costs(folder, options.costs):
             say(f"{options.costs}: costs of {costs.measured_on} in {costs.dtype} written")

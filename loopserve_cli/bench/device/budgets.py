@@ -7,7 +7,7 @@ over 32,768 keys.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -102,19 +102,13 @@ BUDGETS = (
 )
 
 
-def markdown() -> str:
-    """The budgets and what is counted now, as a table for a document."""
+def markdown(counts: Iterable[tuple[Budget, Found]]) -> str:
+    """The budgets and what was counted, as a table for a document."""
     rows = ["| | per | launches | at most | waits | at most |", "|---|---|---|---|---|---|"]
-    for budget, found in counts():
-        counted_now = f"{found.launches:.4g} | {budget.launches} | {found.waits:.4g} | {budget.waits}"
-        rows.append(f"| {budget.what} | {budget.per} | {counted_now} |")
+    for budget, found in counts:
+        figures = f"{found.launches:.4g} | {budget.launches} | {found.waits:.4g} | {budget.waits}"
+        rows.append(f"| {budget.what} | {budget.per} | {figures} |")
     return "\n".join(rows)
-
-
-def counts() -> Iterator[tuple[Budget, Found]]:
-    """Every budget with what is counted now."""
-    for budget in BUDGETS:
-        yield budget, budget.count()
 
 
 def decoding(policy: KeepPolicy, layers: int) -> DecodeTurn:

@@ -107,6 +107,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("busy %", "busy", percent),
         Column("kernels", "kernels", number),
         Column("steps in a graph", "graph_replays", whole),
+        Column("step", "step_kernels", text),
     ),
     "memory": (
         Column("profile", "profile", text),

@@ -26,6 +26,9 @@ def device_flags(
         Path | None,
         typer.Option(metavar="DIR", help="Results, one JSON per stage; what is there already is not run again."),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Run nothing: show what --out holds, of whatever machine it is.")
+    ] = False,
     write_costs: Annotated[
         bool, typer.Option("--write-costs", help="Have the engine go by what this machine costs, from now on.")
     ] = False,
@@ -34,13 +37,19 @@ def device_flags(
     ] = None,
 ) -> DeviceOptions:
     """What to run; the options check the flags."""
-    from loopserve_cli.policies.prefill.costs import own_file
-
     return DeviceOptions(
         device=device,
         part=part,
         stages=tuple(name.strip() for name in stages.split(",")) if stages is not None else (),
         quick=quick,
         out=out,
-        costs=own_file() if costs is None and write_costs else costs,
+        show=show,
+        costs=own_costs() if costs is None and write_costs else costs,
     )
+
+
+def own_costs() -> Path:
+    """The file that the engine reads first."""
+    from loopserve_cli.policies.prefill.costs import own_file
+
+    return own_file()

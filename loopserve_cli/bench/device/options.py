@@ -15,7 +15,7 @@ class DeviceOptions:
     """The stages of a part, or those named, or all; their results go to the folder `out`, None for a new one.
 
     `quick` makes everything as small as it can be and still run. `costs` is the file that the cost model's
-    coefficients are written to, None for none.
+    coefficients are written to, None for none. `show` runs nothing: it reads the folder, of whatever machine.
     """
 
     device: str = "auto"
@@ -24,6 +24,7 @@ class DeviceOptions:
     quick: bool = False
     out: Path | None = None
     costs: Path | None = None
+    show: bool = False
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -37,6 +38,8 @@ class DeviceOptions:
         named(self.stages)
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise UsageError(f"--out {self.out}: is not a folder; give one, or a name that is free")
+        if self.show and (self.out is None or not self.out.is_dir()):
+            raise UsageError("--show needs a folder of results; give it with --out")
         if self.costs is not None and self.costs.is_dir():
             raise UsageError(f"--costs {self.costs}: is a folder; give a file")
 

@@ -70,7 +70,7 @@ def executed(problem: Problem, layer: Layer, kind: str, wide: bool) -> Record:
     """One kind's time, its density and rate."""
     query, device = problem.query, problem.query.device
     shape = block_shape(layer.size, query.dtype, device)
-    lines = made(kind, layer.heads, problem.keys, shape[0], device)
+    lines = made(kind, layer.heads, problem.rows, problem.keys, shape[0], device)
     lines = replace(lines, wide=torch.full_like(lines.dense, wide))
     index = make_index(lines, problem.rows, problem.keys, *shape)
     cells = cells_of(index)
@@ -82,10 +82,10 @@ def executed(problem: Problem, layer: Layer, kind: str, wide: bool) -> Record:
     return {"density": density, "block": list(shape), **timed(attend, device, cells, layer.size)}
 
 
-def made(kind: str, heads: int, keys: int, rows_per_block: int, device: torch.device) -> Lines:
+def made(kind: str, heads: int, rows: int, keys: int, rows_per_block: int, device: torch.device) -> Lines:
     """About DENSITY of the cells under one kind of lines, others in every head; offset 0 is always in."""
     generator = torch.Generator().manual_seed(0)
-    columns = max(1, int(DENSITY * keys / 2))
+    columns = max(1, int(DENSITY * causal_entries(rows, keys) / rows))
     count = max(1, columns // rows_per_block) if kind == "slashes" else columns
     if kind == "band":
         chosen = torch.arange(columns).expand(heads, -1)

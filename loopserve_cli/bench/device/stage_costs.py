@@ -25,7 +25,7 @@ KEYS = {"gpu": (4096, 32768), "cpu": (1024, 6144), "quick": (512, 2048)}
 SIZES = (64, 128)
 DTYPES = {"cuda": ("bfloat16", "float32"), "cpu": ("float32", "bfloat16")}
 PRODUCT = {"gpu": 8192, "cpu": 1024, "quick": 512}
-ROUNDS = {"gpu": 5, "cpu": 5, "quick": 2}
+ROUNDS = {"gpu": 5, "cpu": 3, "quick": 2}
 
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:

@@ -72,6 +72,7 @@ def token(engine: Engine, ids: list[int], scale: str, device: torch.device) -> R
         "graph_replays": records[-1].graph_replays,
         "graph_refusal": records[-1].graph_refusal,
         "compile_ms": records[-1].compile_ms,
+        "step_kernels": records[-1].step_kernels,
         "by_name": many["by_name"],
     }
 

@@ -72,9 +72,9 @@ STAGES = (
         3,
         190,
         {
-            "gpu": f"turns {MODEL_8B} --profile full --profile loopserve-prefill --profile minference --tokens 32k "
+            "gpu": f"turns {MODEL_8B} --profile full --profile loopserve-prefill --profile minference --tokens 32768 "
             "--new-tokens 8 --rounds 2 --turns 4",
-            "cpu": "turns --profile full --profile loopserve-prefill --tokens 8k --new-tokens 8 --rounds 2 --turns 2",
+            "cpu": "turns --profile full --profile loopserve-prefill --tokens 8192 --new-tokens 8 --rounds 2 --turns 2",
             "quick": "turns --profile loopserve-prefill --against full --tokens 512 "
             "--new-tokens 2 --rounds 1 --turns 1",
         },

@@ -41,7 +41,10 @@ def print_stage(result: Result) -> None:
     own = PRINTED.get(result.stage)
     if own is not None:
         if result.status == DONE:
-            own(result.records[0], f"{result.stage}, {result.device}")
+            try:
+                own(result.records[0], f"{result.stage}, {result.device}")
+            except (KeyError, TypeError):  # what that command wrote then is not what it reads now
+                console.print(f"{result.stage}: written by another version of loopserve; its JSON has the figures")
         return
     failed = [record for record in result.records if "error" in record]
     measured = [record for record in result.records if "error" not in record]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from loopserve_cli.bench.kernels.clock import Clock
 from loopserve_cli.bench.kernels.problem import Problem, disagreement
 from loopserve_cli.errors import LoopserveError
-from loopserve_kernels.dense import dense_attention, merge
+from loopserve_kernels.dense import dense_attention
+from loopserve_kernels.dense_gpu import Partial, cudnn_partial, flash_partial
+from loopserve_kernels.dense_gpu import history_and_own as merged
 
 Attend = Callable[[], Tensor]
-Partial = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 TRIALS = 3
 
 
@@ -62,11 +62,12 @@ def dense_candidates(problem: Problem) -> dict[str, Attend]:
     if problem.query.device.type == "cpu":
         name = "SDPA" if problem.rows == problem.keys else "dense_attention"
         return {name: lambda: dense_attention(*_batched(problem), problem.scaling)[0]}
+    flash = {"SDPA flash": sdpa_call(problem, SDPBackend.FLASH_ATTENTION)}
     cudnn = sdpa_call(problem, SDPBackend.CUDNN_ATTENTION)
     if problem.rows < problem.keys:
-        cudnn = history_and_own(problem, lambda q, k, v, causal: _cudnn(q, k, v, causal, problem.scaling))
-    return {
-        "SDPA flash": sdpa_call(problem, SDPBackend.FLASH_ATTENTION),
+        cudnn = history_and_own(problem, cudnn_partial(problem.scaling))
+        flash["SDPA flash, merged"] = history_and_own(problem, flash_partial(problem.scaling))
+    return flash | {
         "SDPA cuDNN": cudnn,
         "SDPA memory-efficient": sdpa_call(problem, SDPBackend.EFFICIENT_ATTENTION, folded=True),
     }
@@ -100,23 +101,7 @@ def history_and_own(problem: Problem, partial: Partial) -> Attend:
 
     `partial(query, key, value, causal)` gives the output [1, H, n, D] and the log-sum-exp, H n numbers.
     """
-    query, key, value = _batched(problem)
-    history = problem.keys - problem.rows
-
-    def attend() -> Tensor:
-        old, old_lse = partial(query, key[:, :, :history], value[:, :, :history], False)
-        own, own_lse = partial(query, key[:, :, history:], value[:, :, history:], True)
-        shape = query.shape[:3]
-        return merge(old, old_lse.reshape(shape), own, own_lse.reshape(shape))[0]
-
-    return attend
-
-
-def _cudnn(query: Tensor, key: Tensor, value: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
-    out, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(
-        query, key, value, None, True, 0.0, causal, False, scale=scaling
-    )[:2]
-    return out, lse
+    return lambda: merged(*_batched(problem), partial)[0]
 
 
 def _batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
