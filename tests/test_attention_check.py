@@ -164,7 +164,7 @@ def test_in_half_precision_a_wrong_handover_is_seen(kind: str, monkeypatch: pyte
     model = architectures.random_model(config, ATTENTION_NAME).to(torch.bfloat16)
     monkeypatch.setattr(Witness, "handover", lambda _: Handover())
     for draw in range(attention_check.DRAWS):
-        pieces = attention_check._pieces(model, draw)
+        pieces = attention_check.looked_at(model, draw)
         expected = attention_check._own_logits(model, pieces)
         found = attention_check._found(model, cache_layers(config), pieces, expected, ATTENTION_NAME)
         assert isinstance(found, str), "so it is not run like this"

@@ -10,6 +10,8 @@ import torch
 from test_engine import run, some_ids
 
 from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.fused import FusedModel
+from loopserve_cli.engine.fused_parts import find_parts
 from loopserve_cli.engine.host_tier import TAIL
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.profile import load_profile
@@ -41,6 +43,23 @@ def test_replays_give_the_eager_tokens_over_five_turns_with_a_rewind(kind: str, 
         got, record = run(replayed, ids, max_new_tokens=30)
         assert got == expected
         assert record.graph_refusal is None and record.graph_replays is not None and record.graph_replays >= 25
+
+
+@pytest.mark.parametrize("profile", ["full", "loopserve"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "phi3"])
+def test_the_fused_pass_is_replayed_and_says_what_the_models_own_code_says(kind: str, profile: str) -> None:
+    eager, fused = engine_of(profile, kind=kind), engine_of(profile, kind=kind)
+    parts = find_parts(fused.model, join=True)
+    assert parts is not None
+    fused._runs = fused._prefiller._runs = FusedModel(parts)
+    fused._begin_under(fused.profile)
+    for turn in range(3):
+        ids = some_ids(50 + turn, seed=turn)
+        expected, _ = run(eager, ids, max_new_tokens=30)
+        got, record = run(fused, ids, max_new_tokens=30)
+        assert got == expected
+        assert record.graph_refusal is None and record.graph_replays is not None and record.graph_replays >= 25
+        assert record.step_kernels == "fused"
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "mistral"])
