@@ -15,7 +15,6 @@ from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit, own_limit
 from loopserve_cli.engine.cpu_dtype import cpu_dtype
 from loopserve_cli.engine.fused import FusedModel
-from loopserve_cli.engine.fused_check import fused_model
 from loopserve_cli.engine.gguf import complete_config, opened
 from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
