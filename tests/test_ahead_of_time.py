@@ -192,6 +192,15 @@ def test_key_mass(kernel: str, capability: int, size: int, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("capability", [80, 90, 120])
+def test_merge_of_the_lse_of_key_mass(capability: int, tmp_path: Path) -> None:
+    constants = dict(BLOCK=key_mass_triton.MERGED_ROWS, BLOCK_S=key_mass_triton.MOST_SPLITS)
+    binary = compiled(key_mass_triton.merge_lse_kernel, capability, torch.float32, constants, {}, {})
+    registers, spilled = resources(binary, tmp_path)
+    show("merge_lse", capability, torch.float32, 0, binary, registers, spilled)
+    assert spilled == 0
+
+
+@pytest.mark.parametrize("capability", [80, 90, 120])
 @pytest.mark.parametrize("size", [64, 128])
 def test_gather_keys(capability: int, size: int, tmp_path: Path) -> None:
     for dtype in (torch.bfloat16, torch.float32):
