@@ -115,18 +115,34 @@ class HostLayer(StoreLayer):
         self._announce()
         return keys[:, :, : self.capacity], values[:, :, : self.capacity]
 
+    def all_keys(self) -> Tensor:
+        """All valid keys, [1, G, length, D], in the staging, while the next layer's come; no value is brought."""
+        assert self.tail_keys is not None
+        keys, _ = self.staging.take(self, whole=False)
+        keys[:, :, self.flushed : self.length].copy_(self.tail_keys[:, :, : self.next_row])
+        self._announce(whole=False)
+        return keys[:, :, : self.length]
+
+    def sources(self, rows: int) -> tuple[Tensor, Tensor]:
+        """All valid keys and values, [1, G, length, D], in the host's memory, to gather so many rows from."""
+        self._flush()
+        self.staging.order(self.device)
+        assert self.keys is not None and self.values is not None
+        self.streamed += rows * (self.keys[0, 0, :1].nbytes + self.values[0, 0, :1].nbytes)
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
     def make_room(self, rows: int) -> None:
         """A tail with a free row, and host buffers that can take it."""
         if self.next_row == TAIL:
             self._flush()
         super().make_room(rows)
 
-    def _announce(self) -> None:
-        """Begin to bring the next layer, which is asked for next."""
+    def _announce(self, whole: bool = True) -> None:
+        """Begin to bring the next layer, or its keys alone, which is asked for next."""
         if self.number + 1 < len(self.siblings):
             following = self.siblings[self.number + 1]
             if following.flushed:
-                self.staging.fetch(following)
+                self.staging.fetch(following, whole)
 
     def _flush(self) -> None:
         """Move the tail to the host."""

@@ -33,4 +33,7 @@ class AdaKV(SnapKV):
         count = kept.sum(2, dtype=torch.int32)
         longest = count.amax(1).tolist()
         index = padded_places(kept.flatten(0, 1), max(longest)).unflatten(0, (layers, groups))
-        return [Keys(own[:, :width], held, even=False) for own, held, width in zip(index, count, longest, strict=True)]
+        return [
+            Keys(own[:, :width], held, even=False, total=groups * self.budget)
+            for own, held, width in zip(index, count, longest, strict=True)
+        ]

@@ -28,6 +28,7 @@ class Keys:
     index: Tensor  # [G, K] int32; entries from count[g] on are padding
     count: Tensor  # [G] int32
     even: bool  # every head has K keys
+    total: int  # the sum of the counts
 
 
 class KeepPolicy(ABC):
@@ -64,4 +65,4 @@ def even_keys(index: Tensor, layers: int) -> list[Keys]:
     """Chosen keys of `layers` layers from index [layers x G, K], where every head has K of them."""
     by_layer = index.unflatten(0, (layers, -1))
     count = torch.full(by_layer.shape[1:2], index.shape[1], dtype=torch.int32, device=index.device)
-    return [Keys(own, count, even=True) for own in by_layer]
+    return [Keys(own, count, even=True, total=own.numel()) for own in by_layer]
