@@ -106,6 +106,7 @@ def test_nothing_is_streamed_where_everything_lies_on_the_device() -> None:
     assert record.streamed_bytes == 0
 
 
+@torch.inference_mode()
 def test_keys_of_a_look_are_those_that_are_stored() -> None:
     engine = engine_of("loopserve", "host")
     run(engine, some_ids(90), max_new_tokens=5)
