@@ -36,6 +36,7 @@ POINTERS = dict(
     p_position="i64", p_lse="fp32", p_vertical="fp32", p_slash="i64", p_vertical_rank="i32", p_slash_rank="i32",
     p_histogram="i64", p_bucket="i32", p_tile_start="i32", p_tile_length="i32", p_tile_count="i32", p_covered="u8",
     p_vertical_count="i32", p_dense="i1", p_part="fp32", p_count="i32", p_index="i32", p_length="i32", p_mass="fp32",
+    p_out_count="i32",
 )  # fmt: skip
 
 

@@ -40,8 +40,7 @@ class WorkingSet:
         width = chosen.index.shape[1]
         self._reserve(key, value, width + room, chosen.index.device)
         assert self.keys is not None and self.values is not None and self.lengths is not None
-        gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values)
-        self.lengths.copy_(chosen.count)
+        gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values, self.lengths)
         self.longest = width
         self.even = chosen.even
 
