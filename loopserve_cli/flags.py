@@ -43,7 +43,15 @@ def model_flags(
             "nothing.",
         ),
     ] = "demo",
-    dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Number format of the weights.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(DTYPES),
+            help="Number format of the weights. auto is the checkpoint's own on a GPU. On a CPU it is float32, or, "
+            "whatever the checkpoint's, bfloat16 where that is measured to be faster as the model is loaded; the demo "
+            "model and quantised ones stay in float32.",
+        ),
+    ] = "auto",
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where to run; auto is CUDA, then CPU.")
     ] = "auto",

@@ -1,12 +1,16 @@
-"""Shared settings: tests import their helpers from this folder, and use few threads."""
+"""Shared settings: tests import their helpers from this folder, and GPU tests run on a machine that has little else."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Of the GPU's memory, for all workers' tensors; every process's CUDA context takes half a gigabyte beside them.
+OF_GPU = 0.85
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,7 +20,35 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a start keeps for the next one stays with the tests, and finds nothing of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
         yield
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The time limit that pyproject.toml sets is pytest-timeout's; without that plugin there is none, and no error."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds a test may take; needs pytest-timeout")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m gpu` only files that name the mark are imported: the others need packages that a GPU machine lacks."""
+    if config.option.markexpr != "gpu" or collection_path.suffix != ".py":
+        return None
+    return None if "mark.gpu" in collection_path.read_text(encoding="utf-8") else True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist share a machine's cores and one GPU: each gets its share, and asks for no more."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        config.addinivalue_line("markers", "timeout(seconds): kept by pytest-timeout, where that is installed")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(OF_GPU / workers)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Every kernel compiles without a GPU for the architectures it must run on; registers and shared memory are shown."""
+"""The attention kernel compiles without a GPU for every architecture; test_compiled_launches.py has the others."""
 
 from __future__ import annotations
 
@@ -17,15 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from loopserve_kernels import (
-    coverage_triton,
-    decode_triton,
-    gather_triton,
-    key_mass_triton,
-    lines_triton,
-    splits_triton,
-    vertical_slash_triton,
-)
+from loopserve_kernels import vertical_slash_triton
 from loopserve_kernels.vertical_slash import block_shape
 
 # The number of warps under which no register spills at head size 128; autotuning may choose otherwise by time.
@@ -105,132 +97,3 @@ def test_other_head_sizes_fit(capability: int, size: int, tmp_path: Path) -> Non
         binary = compiled(kernel, capability, dtype, constants, {"p_vertical": "i32"}, dict(num_warps=4, num_stages=1))
         show("vertical_slash", capability, dtype, size, binary, *resources(binary, tmp_path))
         assert binary.metadata.shared <= SHARED_KIB[capability] * 1024
-
-
-SAMPLED = [
-    lines_triton.row_lse_kernel,
-    lines_triton.line_mass_kernel,
-    coverage_triton.coverage_histogram_kernel,
-    coverage_triton.bucket_mass_kernel,
-]
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-@pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("kernel", SAMPLED, ids=lambda kernel: kernel.__name__)
-def test_sampled_kernels(kernel, capability: int, size: int, tmp_path: Path) -> None:
-    for dtype in (torch.bfloat16, torch.float32):
-        block, tile, warps = lines_triton.sample_shape(dtype)
-        constants = dict(D=size, BLOCK_D=size, M=block, TILE=tile,
-                         PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
-        options = dict(num_warps=warps, num_stages=2)
-        binary = compiled(kernel, capability, dtype, constants, {"p_out": "fp32"}, options)
-        registers, spilled = resources(binary, tmp_path)
-        show(kernel.__name__, capability, dtype, size, binary, registers, spilled)
-        assert spilled == 0
-        assert binary.metadata.shared <= SHARED_KIB[capability] * 1024
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-def test_merge_splits(capability: int, tmp_path: Path) -> None:
-    constants = dict(D=128, BLOCK_D=128, BLOCK_S=8)
-    kernel = splits_triton.merge_splits_kernel
-    binary = compiled(kernel, capability, torch.bfloat16, constants, {}, {})
-    registers, spilled = resources(binary, tmp_path)
-    show("merge_splits", capability, torch.bfloat16, 128, binary, registers, spilled)
-    assert spilled == 0
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-@pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("members", [4, 7])
-def test_decode_attention(capability: int, size: int, dtype: torch.dtype, members: int, tmp_path: Path) -> None:
-    block, tile, warps, stages = decode_triton.decode_shape(members, size, dtype)
-    for split in (False, True):
-        constants = dict(D=size, BLOCK_D=size, M=block, TILE=tile, SPLIT=split,
-                         PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
-        types = {"p_out": "fp32" if split else ELEMENT[dtype]}
-        options = dict(num_warps=warps, num_stages=stages)
-        binary = compiled(decode_triton.decode_attention_kernel, capability, dtype, constants, types, options)
-        registers, spilled = resources(binary, tmp_path)
-        show("decode_attention" + "_split" * split, capability, dtype, size, binary, registers, spilled)
-        assert spilled == 0
-        programs = 1 if capability == 120 else 2
-        assert programs * binary.metadata.shared <= SHARED_KIB[capability] * 1024, "as many as splits are made for"
-        if dtype != torch.float32:
-            assert "cp.async" in binary.asm["ptx"], "keys are loaded ahead of their use"
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-@pytest.mark.parametrize("size", [64, 128, 256])
-def test_merge_of_as_many_splits_as_decode_makes(capability: int, size: int, tmp_path: Path) -> None:
-    constants = dict(D=size, BLOCK_D=size, BLOCK_S=decode_triton.MOST_SPLITS)
-    binary = compiled(splits_triton.merge_splits_kernel, capability, torch.bfloat16, constants, {}, {})
-    registers, spilled = resources(binary, tmp_path)
-    show("merge_splits_decode", capability, torch.bfloat16, size, binary, registers, spilled)
-    assert spilled == 0
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-@pytest.mark.parametrize("size", [64, 128])
-@pytest.mark.parametrize("kernel", ["ring_lse_kernel", "key_mass_kernel"])
-def test_key_mass(kernel: str, capability: int, size: int, tmp_path: Path) -> None:
-    for dtype in (torch.bfloat16, torch.float32):
-        for members, slots in ((4, 16), (7, 16), (4, 20)):
-            block, ring, tile, warps = key_mass_triton.ring_shape(members, slots, dtype)
-            constants = dict(D=size, BLOCK_D=size, M=block, R=ring, TILE=tile, COUNTED=True,
-                             PRECISION="ieee" if dtype == torch.float32 else "tf32")  # fmt: skip
-            options = dict(num_warps=warps, num_stages=key_mass_triton.LSE_STAGES)
-            if kernel == "key_mass_kernel":
-                constants |= dict(BLOCK_R=triton.next_power_of_2(slots), MEAN=False)
-                options["num_stages"] = key_mass_triton.MASS_STAGES
-            binary = compiled(getattr(key_mass_triton, kernel), capability, dtype, constants, {}, options)
-            registers, spilled = resources(binary, tmp_path)
-            show(kernel, capability, dtype, size, binary, registers, spilled)
-            assert spilled == 0
-            assert binary.metadata.shared <= SHARED_KIB[capability] * 1024
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-def test_merge_of_the_lse_of_key_mass(capability: int, tmp_path: Path) -> None:
-    constants = dict(BLOCK=key_mass_triton.MERGED_ROWS, BLOCK_S=key_mass_triton.MOST_SPLITS)
-    binary = compiled(key_mass_triton.merge_lse_kernel, capability, torch.float32, constants, {}, {})
-    registers, spilled = resources(binary, tmp_path)
-    show("merge_lse", capability, torch.float32, 0, binary, registers, spilled)
-    assert spilled == 0
-
-
-@pytest.mark.parametrize("capability", [80, 90, 120])
-@pytest.mark.parametrize("size", [64, 128])
-def test_gather_keys(capability: int, size: int, tmp_path: Path) -> None:
-    for dtype in (torch.bfloat16, torch.float32):
-        constants = dict(D=size, BLOCK_D=size, ROWS=gather_triton.ROWS)
-        binary = compiled(gather_triton.gather_keys_kernel, capability, dtype, constants, {}, {})
-        registers, spilled = resources(binary, tmp_path)
-        show("gather_keys", capability, dtype, size, binary, registers, spilled)
-        assert spilled == 0
-        assert "ld.global.v4" in binary.asm["ptx"], "rows are read 16 bytes at a time"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [80, 96, 256])
-@pytest.mark.parametrize("capability", [80, 90, 120])
-def test_decode_kernels_fit_at_other_head_sizes(capability: int, size: int, tmp_path: Path) -> None:
-    width = triton.next_power_of_2(size)
-    for dtype in (torch.bfloat16, torch.float32):
-        precision = dict(D=size, BLOCK_D=width, PRECISION="ieee" if dtype == torch.float32 else "tf32")
-        block, tile, warps, stages = decode_triton.decode_shape(4, size, dtype)
-        constants = dict(M=block, TILE=tile, SPLIT=False, **precision)
-        options = dict(num_warps=warps, num_stages=stages)
-        decode = compiled(decode_triton.decode_attention_kernel, capability, dtype, constants, {}, options)
-        block, ring, tile, warps = key_mass_triton.ring_shape(4, 16, dtype)
-        constants = dict(M=block, R=ring, TILE=tile, COUNTED=False, BLOCK_R=16, MEAN=True, **precision)
-        options = dict(num_warps=warps, num_stages=key_mass_triton.MASS_STAGES)
-        mass = compiled(key_mass_triton.key_mass_kernel, capability, dtype, constants, {}, options)
-        del constants["BLOCK_R"], constants["MEAN"]
-        options = dict(num_warps=warps, num_stages=key_mass_triton.LSE_STAGES)
-        lse = compiled(key_mass_triton.ring_lse_kernel, capability, dtype, constants, {}, options)
-        for name, binary in (("decode_attention", decode), ("key_mass", mass), ("ring_lse", lse)):
-            show(name, capability, dtype, size, binary, *resources(binary, tmp_path))
-            assert binary.metadata.shared <= SHARED_KIB[capability] * 1024

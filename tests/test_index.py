@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loopserve_kernels.choice import fixed_lines
 from loopserve_kernels.executed import causal_entries, executed_entries, executed_mask, first_dense_row
-from loopserve_kernels.index import Index, build_index
+from loopserve_kernels.index import Index, build_index, make_index, make_index_torch
 
 
 def times_executed(index: Index, plan: int, new: int, keys: int) -> Tensor:
@@ -98,3 +98,33 @@ def test_fixed_lines_drop_repeats_and_add_offset_zero() -> None:
     assert lines.vertical_count.tolist() == [3]
     assert lines.slash[0].tolist() == [0, 4, 7, 10, 10]
     assert lines.slash_count.tolist() == [3]
+
+
+def test_dear_heads_become_dense_and_every_head_is_counted() -> None:
+    lines = random_lines(5, 200, 9, most=20, dense=3)
+    counted = make_index(lines, 90, 200, 16, 64, 10)
+    assert counted.entries is not None and counted.wide is None
+    plain = build_index(lines, 200, 16, 64)
+    assert counted.entries.tolist() == executed_mask(plain, 90, 200, 10).sum((1, 2)).tolist()
+    most = int(counted.entries.sort().values[2])
+    priced = make_index(lines, 90, 200, 16, 64, 10, most)
+    assert priced.entries is not None
+    assert priced.dense.tolist() == (counted.entries > most).tolist() and int(priced.dense.sum()) == 2
+    assert priced.entries.tolist() == executed_mask(priced, 90, 200, 10).sum((1, 2)).tolist()
+
+
+def test_wide_heads_get_windows_of_twice_the_rows() -> None:
+    lines = random_lines(4, 150, 11, most=7)
+    wide = torch.tensor([True, False, True, False])
+    mixed = make_index_torch(lines, 70, 150, 8, 16, 5, wide=wide)
+    for block, heads in ((8, ~wide), (16, wide)):
+        alone = make_index_torch(lines, 70, 150, block, 16, 5)
+        assert torch.equal(executed_mask(mixed, 70, 150, 5)[heads], executed_mask(alone, 70, 150, 5)[heads])
+        assert mixed.entries is not None and alone.entries is not None
+        assert torch.equal(mixed.entries[heads], alone.entries[heads])
+        assert torch.equal(mixed.tile_count[heads], alone.tile_count[heads])
+        most = alone.tile_start.shape[1]
+        assert torch.equal(mixed.tile_start[heads, :most], alone.tile_start[heads, : mixed.tile_start.shape[1]])
+    assert executed_entries(mixed, 70, 150, 5).tolist() == executed_mask(mixed, 70, 150, 5).sum((1, 2)).tolist()
+    priced = make_index_torch(lines, 70, 150, 8, 16, 5, 0, wide)
+    assert priced.wide is not None and bool((priced.dense & priced.wide).all())

@@ -21,7 +21,7 @@ MOST_SPLITS = 64
 LEAST_KEYS = 64  # a split of fewer keys costs more to merge than it saves
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["p_length"])
 def decode_attention_kernel(p_q, p_k, p_v, p_length, p_out, p_lse, stride_qh, stride_kg, stride_kn, stride_vg,
                             stride_vn, stride_os, stride_oh, heads, members, scale_log2, D: tl.constexpr,
                             BLOCK_D: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
@@ -81,7 +81,7 @@ def decode_attention_triton(
         stride_os=part.stride(0), stride_oh=part.stride(1), heads=heads, members=members,
         scale_log2=scaling * LOG2E, D=size, BLOCK_D=max(16, triton.next_power_of_2(size)), M=block, TILE=tile,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", SPLIT=splits > 1, num_warps=warps,
-        num_stages=stages,
+        num_stages=stages, enable_fp_fusion=True,
     )  # fmt: skip
     if splits > 1:
         merge_splits(part[:, :, None], lse[:, :, None], out[:, None])

@@ -22,5 +22,5 @@ def processors(device: torch.device) -> int:
     """Multiprocessors of a device."""
     if device.type == "meta":
         return COUNTED_PROCESSORS
-    count: int = processors(device)
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count

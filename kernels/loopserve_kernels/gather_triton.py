@@ -7,9 +7,13 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = 16
+WARPS = 4
 
 
-@triton.jit(do_not_specialize=["width", "stride_index"])  # how many keys are chosen compiles nothing anew
+# How many keys are chosen, and where their list begins, compiles nothing anew.
+@triton.jit(
+    do_not_specialize=["width", "stride_index"], do_not_specialize_on_alignment=["p_index", "p_count", "p_out_count"]
+)
 def gather_keys_kernel(p_key, p_value, p_index, p_count, p_out_key, p_out_value, p_out_count, width, stride_kg,
                        stride_kn, stride_vg, stride_vn, stride_index, stride_okg, stride_okn, stride_ovg, stride_ovn,
                        D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
@@ -53,4 +57,5 @@ def gather_keys_triton(
         stride_vg=store_value.stride(0), stride_vn=store_value.stride(1), stride_index=index.stride(0),
         stride_okg=out_key.stride(0), stride_okn=out_key.stride(1), stride_ovg=out_value.stride(0),
         stride_ovn=out_value.stride(1), D=size, BLOCK_D=triton.next_power_of_2(size), ROWS=ROWS,
+        num_warps=WARPS, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip

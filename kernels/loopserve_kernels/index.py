@@ -8,54 +8,113 @@ already covers. All of it is O(lines + N) per head; no table per row block exist
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from loopserve_kernels.choice import Lines
+from loopserve_kernels.entries import causal_entries, sparse_entries
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
     """What a kernel reads. Tile j covers delta in [tile_start[j], tile_start[j] + tile_length[j])."""
 
-    rows_per_block: int  # M
+    rows_per_block: int  # M; heads that are `wide` run in blocks of 2 M rows
     tile: int  # deltas in a tile, at most
     tile_start: Tensor  # [P, T] int32, ascending, padded with N; the first is 1 - M: offset 0 is always in
     tile_length: Tensor  # [P, T] int32, 1 .. tile, padded with 0
     tile_count: Tensor  # [P] int32
-    covered: Tensor  # [P, M - 1 + N] uint8, covered[delta + M - 1]
+    covered: Tensor  # [P, reach + N] uint8, covered[delta + reach]
     vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
     vertical_count: Tensor  # [P] int32
     dense: Tensor  # [P] bool
+    wide: Tensor | None = None  # [P] bool, windows of 2 M; None: no head is
+    entries: Tensor | None = None  # [P] int64, cells computed; None: not counted
+
+    @property
+    def reach(self) -> int:
+        """How far below 0 the byte map goes: the rows of the tallest block, less one."""
+        return self.rows_per_block * (1 if self.wide is None else 2) - 1
 
 
-def build_index(lines: Lines, keys: int, rows_per_block: int, tile: int) -> Index:
+def make_index(
+    lines: Lines,
+    new: int,
+    keys: int,
+    rows_per_block: int,
+    tile: int,
+    dense_rows: int = 0,
+    most_entries: float = float("inf"),
+) -> Index:
+    """The index of `lines` for n = `new` rows over N = `keys` keys, its cells counted, dear heads made dense.
+
+    A head whose lines would compute more than `most_entries` cells is dense, and so counts all causal ones.
+    `dense_rows` as in `vertical_slash`; `rows_per_block` and `tile` from `block_shape`. Nothing waits for the device.
+    """
+    return make_index_torch(lines, new, keys, rows_per_block, tile, dense_rows, most_entries)
+
+
+def make_index_torch(
+    lines: Lines,
+    new: int,
+    keys: int,
+    rows_per_block: int,
+    tile: int,
+    dense_rows: int = 0,
+    most_entries: float = float("inf"),
+    wide: Tensor | None = None,
+) -> Index:
+    """The twin of `make_index`. Heads of `wide` [P] get windows of twice the rows; with None there are none."""
+    index = build_index(lines, keys, rows_per_block, tile, wide)
+    entries = count_entries(index, new, keys, dense_rows)
+    dense = index.dense | (entries > most_entries)
+    # A dense head needs no table, and tall blocks suit it.
+    wide = None if wide is None else wide | dense
+    return replace(index, dense=dense, wide=wide, entries=entries.masked_fill(dense, causal_entries(new, keys)))
+
+
+def build_index(lines: Lines, keys: int, rows_per_block: int, tile: int, wide: Tensor | None = None) -> Index:
     """Tiles, byte map and verticals of `lines` over N = `keys` keys. Shapes follow the padded widths: nothing waits."""
     assert tile > 0 and rows_per_block > 0
-    start, length, runs = _runs(lines.slash, keys, rows_per_block)
-    tile_start, tile_length, tile_count = _tiles(start, length, runs, keys, rows_per_block, tile)
+    tallest = rows_per_block * (1 if wide is None else 2)
+    block = torch.full_like(lines.slash[:, :1], rows_per_block)
+    if wide is not None:
+        block = block * (1 + wide.to(block.dtype)[:, None])
+    start, length, runs = _runs(lines.slash, keys, block)
+    tile_start, tile_length, tile_count = _tiles(start, length, runs, keys, tallest, tile)
     return Index(
         rows_per_block,
         tile,
         tile_start,
         tile_length,
         tile_count,
-        _byte_map(start, length, keys, rows_per_block),
+        _byte_map(start, length, keys, tallest),
         lines.vertical,
         lines.vertical_count,
         lines.dense,
+        wide,
     )
 
 
-def _runs(slash: Tensor, keys: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Union of the windows [d - M + 1, d]: run starts [P, L] (padded with N), lengths (padded with 0), counts [P]."""
+def count_entries(index: Index, new: int, keys: int, dense_rows: int = 0) -> Tensor:
+    """Number of executed cells per line head, int64 [P]; over `causal_entries` it is the density. O(N) per head."""
+    block, given = index.rows_per_block, (new, keys, dense_rows)
+    entries = sparse_entries(index.covered[:, index.reach + 1 - block :], index.vertical, block, *given)
+    if index.wide is not None:
+        wide = sparse_entries(index.covered, index.vertical, 2 * block, *given)
+        entries = torch.where(index.wide, wide, entries)
+    return entries.masked_fill(index.dense, causal_entries(new, keys))
+
+
+def _runs(slash: Tensor, keys: int, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Union of windows [d - M + 1, d], M = block [P, 1]: starts [P, L] padded with N, lengths with 0, counts [P]."""
     valid = slash < keys
-    before = torch.nn.functional.pad(slash[:, :-1], (1, 0), value=-2 * block)
+    before = torch.cat([-2 * block, slash[:, :-1]], 1)
     opens = valid & (slash - block > before)
     # What slash i adds to its run: at most its whole window, less what the slash before it already covers.
-    adds = (slash - before).clamp_max(block).masked_fill(~valid, 0)
+    adds = torch.minimum(slash - before, block).masked_fill(~valid, 0)
     run = (opens.cumsum(1) - 1).clamp_min(0)
     length = torch.zeros_like(slash).scatter_add_(1, run, adds)
     spare = torch.full((slash.shape[0], slash.shape[1] + 1), keys, dtype=slash.dtype, device=slash.device)

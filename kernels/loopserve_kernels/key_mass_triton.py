@@ -20,6 +20,7 @@ MERGED_ROWS = 32
 LEAST_KEYS = 512
 # Only the first pass walks over keys, so only there are loads worth running ahead.
 LSE_STAGES, MASS_STAGES = 3, 1
+MASS_WARPS = 4  # with 8 it spills in fp32 on sm_120 under Triton 3.6
 # Numbers that change while a chat goes on: no kernel is compiled anew for them.
 LENGTHS = ["slots", "keys", "span"]
 
@@ -42,7 +43,7 @@ def ring_block(p_query, p_position, first_head, first_slot, i_group, members, co
     return b_q, b_head, b_slot, b_position
 
 
-@triton.jit(do_not_specialize=LENGTHS)
+@triton.jit(do_not_specialize=LENGTHS, do_not_specialize_on_alignment=["p_position", "p_count"])
 def ring_lse_kernel(p_query, p_position, p_count, p_key, p_lse, slots, keys, heads, members, span, stride_qh,
                     stride_qr, stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr,
                     M: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
@@ -97,7 +98,7 @@ def merge_lse_kernel(p_part, p_lse, rows, splits, BLOCK: tl.constexpr, BLOCK_S: 
     tl.store(p_lse + b_row, b_base + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), m_row)
 
 
-@triton.jit(do_not_specialize=LENGTHS, do_not_specialize_on_alignment=["p_mass"])
+@triton.jit(do_not_specialize=LENGTHS, do_not_specialize_on_alignment=["p_position", "p_count", "p_mass"])
 def key_mass_kernel(p_query, p_position, p_count, p_key, p_lse, p_mass, slots, keys, members, stride_qh, stride_qr,
                     stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
                     R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr, COUNTED: tl.constexpr,
@@ -160,11 +161,12 @@ def key_mass_triton(
     ring_lse_kernel[(splits, groups, blocks)](p_lse=parts, heads=heads, span=span, num_stages=LSE_STAGES, **common)
     lse = torch.empty(heads, slots, dtype=torch.float32, device=key.device)
     merge_lse_kernel[(triton.cdiv(heads * slots, MERGED_ROWS),)](
-        p_part=parts, p_lse=lse, rows=heads * slots, splits=splits, BLOCK=MERGED_ROWS, BLOCK_S=MOST_SPLITS
-    )
+        p_part=parts, p_lse=lse, rows=heads * slots, splits=splits, BLOCK=MERGED_ROWS, BLOCK_S=MOST_SPLITS,
+        num_warps=MASS_WARPS, num_stages=1, enable_fp_fusion=True,
+    )  # fmt: skip
     key_mass_kernel[(triton.cdiv(keys, common["TILE"]), groups)](
         p_lse=lse, p_mass=out, BLOCK_R=triton.next_power_of_2(slots), MEAN=pool == "mean", num_stages=MASS_STAGES,
-        **common,
+        **(common | {"num_warps": MASS_WARPS}),
     )  # fmt: skip
     return out
 
@@ -183,6 +185,7 @@ def ring_arguments(
         stride_kg=key.stride(0), stride_kn=key.stride(1), scale_log2=scaling * LOG2E, D=size,
         BLOCK_D=max(16, triton.next_power_of_2(size)), M=block, R=ring, TILE=tile,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32", COUNTED=count is not None, num_warps=warps,
+        enable_fp_fusion=True,
     )  # fmt: skip
 
 

@@ -121,9 +121,8 @@ def _lines_at(
     vertical, vertical_count = pack(order, keep, keys)
     slash, slash_count = pack(slash_order, place < grid[best][:, None], keys)
     reached = covered.gather(1, pick).squeeze(1) + (masses.double() * keep).sum(1) / count
-    return Lines(
-        vertical, vertical_count, slash, slash_count, reached.float(), torch.zeros_like(best, dtype=torch.bool)
-    )
+    no = torch.zeros_like(best, dtype=torch.bool)
+    return Lines(vertical, vertical_count, slash, slash_count, reached.float(), dense=no, wide=no)
 
 
 def _either(first: Tensor, left: Lines, right: Lines, keys: int) -> Lines:

@@ -35,6 +35,7 @@ def contend(options: TurnsOptions, say: Say) -> int:
     """One profile against one rival."""
     from loopserve_cli.bench.contest import open_contest
     from loopserve_cli.bench.document import document
+    from loopserve_cli.bench.forms import best_form
     from loopserve_cli.bench.rounds import ANSWER_TOKENS, time_rounds
     from loopserve_cli.bench.tables import print_tables
     from loopserve_cli.bench.timing import OURS, summarise, with_agreement
@@ -46,13 +47,14 @@ def contend(options: TurnsOptions, say: Say) -> int:
     answers = options.turns * min(options.new_tokens, ANSWER_TOKENS)
     profile = load_profile(options.profile)
     rival = None if options.against in RIVALS else load_profile(options.against)
-    contest = open_contest(options.model, profile, rival, options.tokens, options.new_tokens, answers, say)
+    asked = (options.tokens, options.new_tokens, answers)
+    contest = open_contest(options.model, profile, rival, *asked, say, options.compile)
     environment = describe(contest.device) | {"dtype": contest.dtype}
     sizes = (options.new_tokens, options.turns, options.rounds)
     with settled():
         timings = with_agreement(time_rounds(contest.variants, contest.prompt, *sizes, say), contest.full)
     environment["loadavg_end"] = load_average()
-    summary = summarise(timings)
+    summary = summarise(timings) | {"generate": best_form(timings, contest.variants)}
     if options.json:
         print_document(document(options, environment, timings, summary))
     else:
@@ -68,6 +70,7 @@ def compare(options: TurnsOptions, say: Say) -> int:
     from loopserve_cli.bench.comparison import open_comparison, profiles_compared
     from loopserve_cli.bench.comparison_tables import print_comparison
     from loopserve_cli.bench.document import document
+    from loopserve_cli.bench.forms import best_form
     from loopserve_cli.bench.timing import first_difference, summarise, with_agreement
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
@@ -82,6 +85,7 @@ def compare(options: TurnsOptions, say: Say) -> int:
     exact = [timing for timing in timings if timing.variant in comparison.exact]
     differs = first_difference(exact, comparison.exact[0]) if exact else None
     summary = summarise(timings, comparison.order) | {"exact": list(comparison.exact), "exact_difference": differs}
+    summary["generate"] = best_form(timings, comparison.variants)
     if options.json:
         print_document(document(options, environment, timings, summary))
     else:

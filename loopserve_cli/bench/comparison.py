@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.bench.contest import check_room
-from loopserve_cli.bench.generate import GENERATE, STATIC, Generate, load_rival
+from loopserve_cli.bench.forms import FORMS, generate_forms
+from loopserve_cli.bench.generate import load_rival
 from loopserve_cli.bench.options import RIVALS, SYNTHETIC, TurnsOptions
 from loopserve_cli.bench.ours import Loopserve
 from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
@@ -55,7 +56,7 @@ def profiles_compared(options: TurnsOptions) -> list[Profile]:
     joins = () if options.against is None or options.against in RIVALS else (options.against,)
     profiles = [load_profile(name) for name in dict.fromkeys((*options.profiles, *joins))]
     names = [profile.name for profile in profiles]
-    twice = next((name for name in names if names.count(name) > 1 or name in (GENERATE, STATIC)), None)
+    twice = next((name for name in names if names.count(name) > 1 or name in FORMS), None)
     if twice is not None:
         raise UsageError(f"two variants would be called {twice!r}; rename a profile's file")
     return profiles
@@ -78,8 +79,9 @@ def open_comparison(options: TurnsOptions, profiles: Sequence[Profile], say: Cal
     if options.against in RIVALS:
         say("loading the same weights again for transformers, with SDPA")
         model = load_rival(options.model, loaded)
-        variants += [Generate(model), Generate(model, static=len(prompt) + options.new_tokens)]
-        exact += [GENERATE, STATIC]
+        forms = generate_forms(model, len(prompt) + options.new_tokens, options.compile, say)
+        variants += forms
+        exact += [form.name for form in forms]
     if recorded:
         for variant in variants:
             if not variant.rewinds:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loopserve_cli.bench.forms import form_lines
 from loopserve_cli.bench.tables import agreement_line
 from loopserve_cli.output import new_table, output_console, titled
 from loopserve_cli.replay.tables import mebibytes, number, percent, whole
@@ -41,7 +42,7 @@ def legend(summary: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> li
     if len(exact) > 1:
         same = agreement_line(summary["exact_difference"], exact[0])
         lines.append(f"of those that read everything ({', '.join(exact)}) {same}")
-    return lines
+    return lines + form_lines(summary["generate"])
 
 
 def shown_turns(summary: Mapping[str, Any], width: int) -> list[Mapping[str, Any]]:

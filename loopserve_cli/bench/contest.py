@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loopserve_cli.bench.generate import Generate, load_rival
+from loopserve_cli.bench.forms import generate_forms
+from loopserve_cli.bench.generate import load_rival
 from loopserve_cli.bench.ours import Loopserve
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.bench.timing import FLOOR, OURS
@@ -43,11 +44,13 @@ def open_contest(
     new_tokens: int,
     answers: int,
     say: Callable[[str], None],
+    compile_asked: bool = False,
 ) -> Contest:
     """Our engine under `profile` against itself under `rival`, or, where that is None, against transformers.
 
     Of two profiles, one that leaves attention out gets the floor beside it: the engine with attention for free.
-    transformers gets a copy of the weights. `answers` is how many answer tokens a dialogue adds at most.
+    transformers gets a copy of the weights; `compile_asked` is whether its steps are compiled on a CPU too. `answers`
+    is how many answer tokens a dialogue adds at most.
     Raises ModelError, and UsageError when the context is too short.
     """
     from loopserve_cli.bench.floor import FloorEngine
@@ -62,7 +65,7 @@ def open_contest(
     if rival is None:
         say("loading the same weights again for transformers, with SDPA")
         model = load_rival(options, loaded)
-        variants += [Generate(model), Generate(model, static=tokens + new_tokens)]
+        variants += generate_forms(model, tokens + new_tokens, compile_asked, say)
     else:
         variants += [Loopserve(Engine(loaded, rival), rival.name), Loopserve(FloorEngine(loaded, rival), FLOOR)]
     exact = profile.attends_to_everything and (rival is None or rival.attends_to_everything)

@@ -51,6 +51,13 @@ def turns_flags(
         int | None,
         typer.Option(metavar="N", help=f"Turns of the synthetic dialogue, all equally long. [default: {TURNS}]"),
     ] = None,
+    compile_steps: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile generate's steps on a CPU too, which can take a minute; on a GPU they always are.",
+        ),
+    ] = False,
 ) -> TurnsOptions:
     """Whom to time on what; the options check the flags."""
     names = all_named(profile or [FIRST_PROFILE])
@@ -67,4 +74,5 @@ def turns_flags(
         profile=names[0],
         profiles=names if compared else (),
         dialogue=dialogue,
+        compile=compile_steps,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopserve_cli.bench.timing import Timing, timing_of
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.model_call import cache_argument
+from loopserve_cli.errors import ModelError
 from loopserve_cli.shapes import random_shape
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 GENERATE = "transformers"
 STATIC = "transformers, static cache"
+COMPILED = "transformers, static cache, compiled"
+# Enough steps for everything that happens once: compiling, and on a GPU a warm-up and the capture of a graph.
+FIRST_STEPS = 6
 
 
 class Stamps:
@@ -45,25 +49,56 @@ class Generate:
     """transformers' `generate` with SDPA; it keeps its own cache, so that follow-up turns feed only what is new.
 
     A static cache cannot be cropped, and neither can a sliding window that has slid: such a variant `rewinds` not,
-    and so takes no part in a dialogue whose answers are taken back.
+    and so takes no part in a dialogue whose answers are taken back. With a static cache its steps may be compiled;
+    `compile_ms` is then the time of that, once `prepare` has found it, and part of no timing.
     """
 
-    def __init__(self, model: Any, static: int | None = None) -> None:
-        """A dynamic cache, or a static one of so many tokens, which is what transformers decodes fastest with."""
+    def __init__(self, model: Any, static: int | None = None, compiled: bool = False) -> None:
+        """A dynamic cache, or a static one of so many tokens, with which steps are captured on a GPU if `compiled`."""
+        assert static is not None or not compiled, "a cache that grows has no one step to compile"
         self.model = model
         self.static = static
-        self.name = STATIC if static else GENERATE
+        self.compiled = compiled
+        self.compile_ms: float | None = None
+        self.name = COMPILED if compiled else STATIC if static else GENERATE
         self.dialogues = static is None
         self.rewinds = static is None and can_be_cropped(self._new_cache())
         self._cache: Any = None
 
     def reset(self) -> None:
-        """Drop the cache."""
+        """Drop the cache; that of compiled steps is emptied, for it is the one that they were captured with."""
+        if self.compiled and self._cache is not None:
+            self._cache.reset()
+            return
         self._cache = None
         if self.model.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
+
+    def prepare(self) -> None:
+        """Compile the step, and find how long that takes: what a first short answer takes longer than a second.
+
+        Raises ModelError where nothing can be compiled: no compiler, or a model that transformers does not compile.
+        """
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo.utils import counters
+
+        assert self.compiled
+        before = counters["stats"]["unique_graphs"]
+        try:
+            first, again = (self._seconds_of_an_answer() for _ in range(2))
+        except TorchDynamoException as error:
+            raise ModelError(f"transformers' steps cannot be compiled: {str(error).splitlines()[0]}") from None
+        if counters["stats"]["unique_graphs"] == before:
+            raise ModelError("transformers does not compile the steps of this model")
+        self.compile_ms = max(0.0, first - again) * 1e3
+
+    def _seconds_of_an_answer(self) -> float:
+        started = time.perf_counter()
+        self.turn([0] * 4, FIRST_STEPS)
+        self.reset()
+        return time.perf_counter() - started
 
     def rewind(self, length: int) -> int:
         """Hold only the first `length` tokens, and return that; only where it `rewinds`."""
@@ -100,11 +135,22 @@ class Generate:
             max_new_tokens=new_tokens,
             do_sample=False,
             streamer=stamps,
+            **self._compilation(),
         )
         timing = timing_of(started, stamps.times, stamps.ids, len(ids) - cached, cached)
         device, host = bytes_of(self._cache.layers)
         stored = int(self._cache.get_seq_length())
         return replace(timing, keys_stored=stored, kv_store_device_bytes=device, kv_store_host_bytes=host)
+
+    def _compilation(self) -> dict[str, Any]:
+        """What `generate` is told: by itself it compiles on a GPU alone, and there with any static cache."""
+        if not self.compiled:
+            return {"disable_compile": True}
+        from transformers import CompileConfig
+
+        config = CompileConfig()
+        config._compile_all_devices = True
+        return {"compile_config": config}
 
     def _new_cache(self) -> Any:
         from transformers import DynamicCache, StaticCache

@@ -27,7 +27,7 @@ class TurnsOptions:
 
     With `profiles` it is a comparison of all of them, whom `against`, if not None, joins; `new_tokens` is then also
     the length of every answer of the dialogue. `dialogue` may then be a bundled one: its own turns, up to `tokens` of
-    them, None for the whole.
+    them, None for the whole. `compile`: the steps of `generate` are compiled on a CPU too.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -40,6 +40,7 @@ class TurnsOptions:
     profile: str = FIRST_PROFILE
     profiles: tuple[str, ...] = ()
     dialogue: str = SYNTHETIC
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be timed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loopserve_cli.bench.forms import form_lines
 from loopserve_cli.bench.timing import OURS
 from loopserve_cli.output import new_table, output_console, titled
 
@@ -20,7 +21,8 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     dialogue = dialogue_table(summary["dialogue"])
     console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
     console.print(LEGEND)
-    console.print(agreement_line(summary["first_difference"]))
+    for line in (agreement_line(summary["first_difference"]), *form_lines(summary["generate"])):
+        console.print(line)
 
 
 def prompt_table(rows: Mapping[str, Any]) -> Table:

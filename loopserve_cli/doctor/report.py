@@ -102,7 +102,9 @@ def show(console: Console, checks: Sequence[Check], where: str, memory: int) -> 
     console.print(Text(title), soft_wrap=True)
     console.print(fits_table(fits(memory)))
     if where == MAIN_MEMORY:
-        console.print(Text("On a CPU the default is float32, twice bf16; --dtype bfloat16 gives these figures."))
+        console.print(
+            Text("On a CPU without fast bfloat16 the default is float32, twice bf16; --dtype bfloat16 gives this.")
+        )
 
 
 def fits_table(rows: Sequence[Fit]) -> Table:

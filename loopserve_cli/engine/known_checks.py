@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_cache_path
-
 from loopserve_cli.engine.attention_check import AttentionCheck, check_attention
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.identity import config_hash
 from loopserve_cli.errors import ModelError
+from loopserve_cli.folders import cache_folder
 from loopserve_cli.stats import versions
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def checked(model: PreTrainedModel, layers: int, name: str, quant: str | None, f
 
     Raises ModelError, in one line that names the architecture, for a model that cannot run.
     """
-    file = file or user_cache_path("loopserve", appauthor=False) / "attention-checks.json"
+    file = file or cache_folder() / "attention-checks.json"
     key = fingerprint(model, quant)
     known = _read(file)
     found = _check_of(known.get(key))

@@ -13,6 +13,7 @@ from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine import attention
 from loopserve_cli.engine.adapters import check_vocabulary
 from loopserve_cli.engine.context import context_limit, own_limit
+from loopserve_cli.engine.cpu_dtype import cpu_dtype
 from loopserve_cli.engine.gguf import complete_config, opened
 from loopserve_cli.engine.gguf_tokenizer import end_ids, own_vocabulary, unknown_split
 from loopserve_cli.engine.handover import Handover
@@ -81,6 +82,8 @@ def load_from(
     if source.gguf and (split := unknown_split(source)) is not None:
         warn(f"{options.model} splits text as {split} does, which transformers takes for GPT-2's way: ids may be wrong")
     dtype = pick_dtype(options.dtype, device, config)
+    if options.dtype == "auto" and device.type == "cpu" and options.quant is None and options.model != "demo":
+        dtype = cpu_dtype(config, progress)
     needed = weight_bytes(config, dtype, options)
     attention.register()
     if random_shape(options.model) is None:

@@ -38,7 +38,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
-    """The dtype asked for; "auto" is float32 on a CPU and the checkpoint's own on a GPU."""
+    """The dtype asked for; "auto" is the checkpoint's own on a GPU, and float32 on a CPU unless cpu_dtype says more."""
     if name != "auto":
         return getattr(torch, name)
     own = config.dtype or config.get_text_config().dtype
