@@ -35,6 +35,8 @@ class TurnRecord:
     reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
     step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
+    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
+    streamed_bytes is what came from the host's memory to the device to be read (tier host), the prefill's included.
     """
 
     conversation_id: str | None = None
@@ -84,6 +86,7 @@ class TurnRecord:
     kv_store_device_bytes: int | None = None
     kv_store_host_bytes: int | None = None
     working_set_bytes: int | None = None
+    streamed_bytes: int | None = None
     allocated_device_bytes: int | None = None
     reserved_device_bytes: int | None = None
     peak_device_bytes: int | None = None

@@ -20,7 +20,9 @@ def test_selected_rows_arrive(keys: int, size: int, width: int, capacity: int, d
     chosen = select_keys(torch.rand(3, keys, device=device), width, 1, 1, budgets=budgets)
     # Buffers with strides of their own, whose last row is not the function's.
     room = torch.full((2, capacity + 1, 3, size), float("nan"), dtype=dtype, device=device).transpose(1, 2)
-    gather_keys(key, value, chosen.index, chosen.count, room[0, :, :capacity], room[1, :, :capacity])
+    counts = torch.zeros(3, dtype=torch.int32, device=device)
+    gather_keys(key, value, chosen.index, chosen.count, room[0, :, :capacity], room[1, :, :capacity], counts)
+    assert torch.equal(counts, chosen.count)
     for out, store in zip(room, (key, value), strict=True):
         for head, count in enumerate(chosen.count.tolist()):
             assert torch.equal(out[head, :count], store[head, chosen.index[head, :count].long()])

@@ -250,7 +250,9 @@ def test_gather_keys(size: int) -> None:
     count = torch.tensor([22, 17, 0], dtype=torch.int32)
     index[1, 17:], index[2] = 90, 90
     room = torch.full((2, 30, 3, size), float("nan")).transpose(1, 2)
-    gather_keys_triton(key, value, index, count, room[0], room[1])
+    counted = torch.full((3,), -1, dtype=torch.int32)
+    gather_keys_triton(key, value, index, count, room[0], room[1], counted)
+    assert torch.equal(counted, count)
     for out, store in zip(room, (key, value), strict=True):
         for head, rows in enumerate(count.tolist()):
             assert torch.equal(out[head, :rows], store[head, index[head, :rows].long()])

@@ -17,12 +17,20 @@ from torch import Tensor
 from loopserve_kernels.device import on_gpu
 
 POOLS = ("mean", "max")
+# Keys whose product with a group's rows is made at once on a CPU.
+BLOCK = 4096
 
 
 def key_mass(
-    query: Tensor, positions: Tensor, key: Tensor, scaling: float, pool: str = "mean", count: Tensor | None = None
+    query: Tensor,
+    positions: Tensor,
+    key: Tensor,
+    scaling: float,
+    pool: str = "mean",
+    count: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Mass of every key, fp32 [G, N] (float64 for float64 tensors).
+    """Mass of every key, fp32 [G, N] (float64 for float64 tensors); into `out` where that is given.
 
     query [H, r, D], the ring of the newest output queries after RoPE; positions [r] int64, absolute and not negative;
     key [G, N, D] with H a multiple of G. A key after all positions has mass 0, whatever stands there, so the whole
@@ -31,35 +39,60 @@ def key_mass(
     kernel (a CUDA graph replays), nothing of size [H, r, N] is stored, and repeated runs agree to the bit.
     """
     check_ring(query, positions, key, pool, count)
+    groups, keys, _ = key.shape
+    if out is None:
+        precision = torch.float64 if key.dtype == torch.float64 else torch.float32
+        out = torch.empty(groups, keys, dtype=precision, device=key.device)
+    assert out.shape == (groups, keys) and out.is_contiguous() and out.device == key.device
     if on_gpu(key):
         from loopserve_kernels.key_mass_triton import key_mass_triton
 
-        return key_mass_triton(query, positions, key, scaling, pool, count)
-    return key_mass_torch(query, positions, key, scaling, pool, count)
+        return key_mass_triton(query, positions, key, scaling, pool, count, out)
+    return key_mass_torch(query, positions, key, scaling, pool, count, out)
 
 
 def key_mass_torch(
-    query: Tensor, positions: Tensor, key: Tensor, scaling: float, pool: str = "mean", count: Tensor | None = None
+    query: Tensor,
+    positions: Tensor,
+    key: Tensor,
+    scaling: float,
+    pool: str,
+    count: Tensor | None,
+    out: Tensor,
 ) -> Tensor:
     """The twin: one key-value head at a time, so that weights of one group are all that is held."""
-    precision = torch.float64 if key.dtype == torch.float64 else torch.float32
-    groups, keys, size = key.shape
+    groups, keys, _ = key.shape
     used = query.shape[1] if count is None else int(count)
     assert 0 < used <= query.shape[1], f"{used} of {query.shape[1]} ring slots"
     query, positions = query[:, :used], positions[:used]
     # Only the newest keys can lie ahead of any of the queries.
     seen = min(int(positions.min()) + 1, keys)
-    ahead = torch.arange(seen, keys) > positions[:, None]
-    out = torch.empty(groups, keys, dtype=precision)
+    ahead = torch.arange(seen, keys)[:, None] > positions
     # Room for one group's weights, used again for the next: fresh memory would cost as much as the product.
-    scores, weights = torch.empty(2, query.shape[0] // groups, used, keys, dtype=precision)
+    weights = torch.empty(keys, query.shape[0] // groups, used, dtype=out.dtype)
+    rows = weights[0].numel()
     for group, block in enumerate(query.unflatten(0, (groups, -1))):
-        packed = block.reshape(-1, size).to(precision) * scaling
-        torch.mm(packed, key[group].to(precision).T, out=scores.flatten(0, 1))
-        scores[:, :, seen:].masked_fill_(ahead, float("-inf"))
-        by_head = torch.softmax(scores, -1, out=weights).mean(1)
-        out[group] = by_head.mean(0) if pool == "mean" else by_head.amax(0)
+        logits_by_key(block.flatten(0, 1).to(out.dtype) * scaling, key[group], weights.flatten(1))
+        weights[seen:].masked_fill_(ahead[:, None], float("-inf"))
+        torch.softmax(weights, 0, out=weights)
+        if pool == "mean":
+            torch.mv(weights.flatten(1), weights.new_full((rows,), 1 / rows), out=out[group])
+        else:
+            torch.amax(weights.mean(2), 1, out=out[group])
     return out
+
+
+def logits_by_key(rows: Tensor, key: Tensor, out: Tensor) -> None:
+    """Key [N, D] times rows [m, D] into out [N, m], by blocks of keys whose product stays in the cache."""
+    if key.dtype != rows.dtype:
+        for first in range(0, key.shape[0], BLOCK):
+            torch.mm(key[first : first + BLOCK].to(rows.dtype), rows.T, out=out[first : first + BLOCK])
+        return
+    whole = key.shape[0] // BLOCK * BLOCK
+    if whole:
+        blocks = key[:whole].unflatten(0, (-1, BLOCK))
+        torch.bmm(blocks, rows.T.expand(len(blocks), -1, -1), out=out[:whole].unflatten(0, (-1, BLOCK)))
+    torch.mm(key[whole:], rows.T, out=out[whole:])
 
 
 def check_ring(query: Tensor, positions: Tensor, key: Tensor, pool: str, count: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""Key mass in Triton: two passes over the keys, first the log-sum-exp of every query, then the weights.
+"""Key mass in Triton: two passes over the keys, first the log-sum-exp of every query, by splits, then the weights.
 
 A tile has M rows: the R slots of M / R query heads of one group, so that keys are loaded once for all of them. In the
 second pass a program owns its keys and adds up in a fixed order: no atomics, and repeated runs agree to the bit.
@@ -6,7 +6,6 @@ second pass a program owns its keys and adds up in a fixed order: no atomics, an
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,9 +16,13 @@ from torch import Tensor
 from loopserve_kernels.lines_triton import LOG2E, contiguous_heads
 
 MOST_SPLITS = 64
+MERGED_ROWS = 32
 LEAST_KEYS = 512
 # Only the first pass walks over keys, so only there are loads worth running ahead.
 LSE_STAGES, MASS_STAGES = 3, 1
+MASS_WARPS = 4  # with 8 it spills in fp32 on sm_120 under Triton 3.6
+# Numbers that change while a chat goes on: no kernel is compiled anew for them.
+LENGTHS = ["slots", "keys", "span"]
 
 
 @triton.jit
@@ -40,7 +43,7 @@ def ring_block(p_query, p_position, first_head, first_slot, i_group, members, co
     return b_q, b_head, b_slot, b_position
 
 
-@triton.jit(do_not_specialize=["slots", "keys", "span"], do_not_specialize_on_alignment=["p_position", "p_count"])
+@triton.jit(do_not_specialize=LENGTHS, do_not_specialize_on_alignment=["p_position", "p_count"])
 def ring_lse_kernel(p_query, p_position, p_count, p_key, p_lse, slots, keys, heads, members, span, stride_qh,
                     stride_qr, stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr,
                     M: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
@@ -79,7 +82,23 @@ def ring_lse_kernel(p_query, p_position, p_count, p_key, p_lse, slots, keys, hea
     tl.store(p_lse + o_lse, b_max + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), m_row)
 
 
-@triton.jit(do_not_specialize=["slots", "keys"], do_not_specialize_on_alignment=["p_position", "p_count"])
+@triton.jit(do_not_specialize=["rows", "splits"])
+def merge_lse_kernel(p_part, p_lse, rows, splits, BLOCK: tl.constexpr, BLOCK_S: tl.constexpr):
+    """lse[row] = log2 sum over splits of 2^part[split, row]; a split that saw no key of a row left -inf."""
+    b_row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    b_split = tl.arange(0, BLOCK_S)
+    m_row = b_row < rows
+    # parts [BLOCK_S, BLOCK]
+    m_part = (b_split < splits)[:, None] & m_row[None, :]
+    b_part = tl.load(p_part + b_split[:, None] * rows + b_row[None, :], m_part, float("-inf"))
+    b_max = b_part.max(0)
+    # What is there of a row without keys is not read again.
+    b_base = tl.where(b_max == float("-inf"), 0.0, b_max)
+    b_sum = tl.exp2(b_part - b_base[None, :]).sum(0)
+    tl.store(p_lse + b_row, b_base + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum)), m_row)
+
+
+@triton.jit(do_not_specialize=LENGTHS, do_not_specialize_on_alignment=["p_position", "p_count", "p_mass"])
 def key_mass_kernel(p_query, p_position, p_count, p_key, p_lse, p_mass, slots, keys, members, stride_qh, stride_qr,
                     stride_kg, stride_kn, scale_log2, D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr,
                     R: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr, COUNTED: tl.constexpr,
@@ -123,9 +142,16 @@ def key_mass_kernel(p_query, p_position, p_count, p_key, p_lse, p_mass, slots, k
 
 
 def key_mass_triton(
-    query: Tensor, positions: Tensor, key: Tensor, scaling: float, pool: str = "mean", count: Tensor | None = None
+    query: Tensor,
+    positions: Tensor,
+    key: Tensor,
+    scaling: float,
+    pool: str = "mean",
+    count: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """As `key_mass`."""
+    """As `key_mass`: three launches, and no copy where rows are contiguous."""
+    out = torch.empty(key.shape[:2], dtype=torch.float32, device=key.device) if out is None else out
     (heads, slots, _), (groups, keys, _) = query.shape, key.shape
     common = ring_arguments(contiguous_heads(query), positions, contiguous_heads(key), scaling, count)
     splits = max(1, min(MOST_SPLITS, triton.cdiv(keys, LEAST_KEYS)))
@@ -133,13 +159,16 @@ def key_mass_triton(
     parts = torch.empty(splits, heads, slots, dtype=torch.float32, device=key.device)
     blocks = triton.cdiv(heads // groups, common["M"] // common["R"]) * triton.cdiv(slots, common["R"])
     ring_lse_kernel[(splits, groups, blocks)](p_lse=parts, heads=heads, span=span, num_stages=LSE_STAGES, **common)
-    lse = (parts * math.log(2)).logsumexp(0) * LOG2E
-    mass = torch.empty(groups, keys, dtype=torch.float32, device=key.device)
-    key_mass_kernel[(triton.cdiv(keys, common["TILE"]), groups)](
-        p_lse=lse, p_mass=mass, BLOCK_R=triton.next_power_of_2(slots), MEAN=pool == "mean",
-        num_stages=MASS_STAGES, **common,
+    lse = torch.empty(heads, slots, dtype=torch.float32, device=key.device)
+    merge_lse_kernel[(triton.cdiv(heads * slots, MERGED_ROWS),)](
+        p_part=parts, p_lse=lse, rows=heads * slots, splits=splits, BLOCK=MERGED_ROWS, BLOCK_S=MOST_SPLITS,
+        num_warps=MASS_WARPS, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
-    return mass
+    key_mass_kernel[(triton.cdiv(keys, common["TILE"]), groups)](
+        p_lse=lse, p_mass=out, BLOCK_R=triton.next_power_of_2(slots), MEAN=pool == "mean", num_stages=MASS_STAGES,
+        **(common | {"num_warps": MASS_WARPS}),
+    )  # fmt: skip
+    return out
 
 
 def ring_arguments(

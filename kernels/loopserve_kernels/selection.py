@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import pack, ranked
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -41,16 +39,46 @@ def select_keys(
     groups, keys = mass.shape
     assert min(sinks, recent) >= 0 and sinks + recent <= budget, f"{sinks} sinks, {recent} recent, budget {budget}"
     length = keys if length is None else length
-    place = torch.arange(keys, device=mass.device)
-    forced = (place < sinks) | (place >= length - recent)
-    # Keys that do not exist tie at 0 with the least of those that do, and lose by their index. Filled rather than
-    # chosen by `where`, which copies a number to a GPU and waits for it.
-    raised = mass.float().masked_fill(forced, float("inf")).masked_fill(place >= length, 0.0)
-    order = ranked(raised, min(budget, keys))
-    wanted = torch.full((groups,), budget, device=mass.device)
+    raised = with_forced(mass, sinks, recent, length)
+    wanted = torch.full((groups,), budget, dtype=torch.int32, device=mass.device)
     if budgets is not None:
         assert budgets.shape == (groups,) and budgets.device == mass.device and not budgets.is_floating_point()
-        wanted = budgets.clamp(sinks + recent, budget)
-    keep = torch.arange(order.shape[1], device=mass.device) < wanted.clamp(max=length)[:, None]
-    index, count = pack(order, keep, keys)
-    return Selection(torch.nn.functional.pad(index, (0, budget - index.shape[1]), value=keys), count)
+        wanted = budgets.clamp(sinks + recent, budget).to(torch.int32)
+    count = wanted.clamp(max=length)
+    return Selection(padded_places(best(raised, count, min(budget, keys)), budget), count)
+
+
+def with_forced(mass: Tensor, sinks: int, recent: int, length: int | Tensor) -> Tensor:
+    """A copy of mass [G, N], fp32, in which keys that are always in are infinite, and those that do not exist 0.
+
+    The latter tie with the least of the others and lose by their index. So does what is no number.
+    """
+    raised = torch.nan_to_num(mass.float(), nan=0.0)
+    if isinstance(length, int):
+        raised[:, length:].fill_(0.0)
+        raised[:, max(length - recent, 0) : length].fill_(float("inf"))
+        raised[:, : min(sinks, length)].fill_(float("inf"))
+        return raised
+    # Filled rather than chosen by `where`, which copies a number to a GPU and waits for it.
+    place = torch.arange(mass.shape[1], device=mass.device)
+    forced = (place < sinks) | (place >= length - recent)
+    return raised.masked_fill_(forced, float("inf")).masked_fill_(place >= length, 0.0)
+
+
+def best(mass: Tensor, count: Tensor, most: int) -> Tensor:
+    """Which are the count[g] largest of each row of mass [G, N], bool; ties by index, so that runs repeat.
+
+    No count is above `most`. What is larger than the last one that is in is in, and of its equals the first.
+    """
+    ranked = mass.topk(most, dim=1).values
+    cut = ranked.gather(1, (count.long() - 1)[:, None])
+    above, equal = mass > cut, mass == cut
+    room = count - above.sum(1, dtype=torch.int32)
+    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room[:, None]))
+
+
+def padded_places(kept: Tensor, width: int) -> Tensor:
+    """Where kept [G, N] is true, ascending, int32 [G, width] padded with N; no row has more than `width`."""
+    groups = kept.shape[0]
+    nth = torch.arange(1, width + 1, dtype=torch.int32, device=kept.device).repeat(groups, 1)
+    return torch.searchsorted(kept.cumsum(1, dtype=torch.int32), nth, out_int32=True)

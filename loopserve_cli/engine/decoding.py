@@ -29,12 +29,16 @@ ROOM = 256
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
-    """What decoding read at its last step, per head on average over layers, and how often it chose again."""
+    """What decoding read at its last step, per head on average over layers, and how often it chose again.
+
+    `streamed_bytes` came from the host's memory to the device to be read, during the turn's prefill too.
+    """
 
     keys_read: int
     reselections: int
     reselect_ms: float
     working_set_bytes: int
+    streamed_bytes: int
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class DecodeTurn:
         self._due_in = 0
         self._choices = 0
         self._keys = 0  # stored when last asked
+        self._streamed = store.streamed  # before the turn
 
     @property
     def watches(self) -> bool:
@@ -209,14 +214,36 @@ class DecodeTurn:
         self._choices += 1
         if first and self.policy.first_full:
             return
-        for number, state in self._layers.items():
+        for (device, keys, _), layers in self._alike().items():
+            if not self.policy.leaves_out(keys):
+                for number in layers:
+                    self._layers[number].chosen = False
+                continue
+            with self._choosing.span(device):
+                chosen = self.policy.choose(self.seen(number, self._keys_to_judge(number)) for number in layers)
+                for number, own in zip(layers, chosen, strict=True):
+                    key, value = (part[0] for part in self.store.layers[number].sources(own.total))
+                    state = self._layers[number]
+                    state.buffers.working.fill(own, key, value, room=min(interval or ROOM, ROOM))
+                    state.chosen = True
+
+    def _alike(self) -> dict[tuple[torch.device, int, int], list[int]]:
+        """Layers that one choice can be made for, by device, keys held and key-value heads."""
+        found: dict[tuple[torch.device, int, int], list[int]] = {}
+        for number in self._layers:
             held = self.store.layers[number]
-            with self._choosing.span(held.device):
-                key, value = (part[0] for part in held.everything(held.length))
-                keys = self.policy.select(self.seen(number, key))
-                state.chosen = keys is not None
-                if keys is not None:
-                    state.buffers.working.fill(keys, key, value, room=min(interval or ROOM, ROOM))
+            found.setdefault((held.device, held.length, held.groups), []).append(number)
+        return found
+
+    def _keys_to_judge(self, layer: int) -> Tensor:
+        """One layer's keys [G, N, D]; a policy that looks at none gets their shape."""
+        held = self.store.layers[layer]
+        if self.policy.window:
+            return held.all_keys()[0]
+        assert held.keys is not None
+        return torch.empty((), dtype=held.dtype, device=held.device).expand(
+            held.groups, held.length, held.keys.shape[3]
+        )
 
     def seen(self, layer: int, key: Tensor) -> Seen:
         """What the policy may judge one layer's keys [G, N, D] by."""
@@ -250,6 +277,7 @@ class DecodeTurn:
             reselections=max(self._choices - 1, 0),
             reselect_ms=self._choosing.ms(),
             working_set_bytes=sum(s.buffers.working.bytes for s in self._layers.values() if s.chosen),
+            streamed_bytes=self.store.streamed - self._streamed,
         )
 
     def _layer(self, layer: int, scaling: float) -> _Layer:

@@ -8,9 +8,9 @@ Device bytes are therefore 2 layers' keys and values and L tails, however many l
 
     item size x (key size + value size) x G x (2 x capacity + L x TAIL)
 
-These are the tensors' bytes; torch rounds blocks of pinned memory up to powers of two, and keeps them for later use.
-Copies run on a stream of their own. On a machine without a GPU the same code runs in plain memory, one copy after
-the other, and all of it is counted as host memory, where it lies.
+A choice of keys brings keys alone, and gathers what was chosen from where it lies. These are the tensors' bytes, and
+pinned memory takes no more (`pinned.py`). Copies run on a stream of their own. On a machine without a GPU the same code
+runs in plain memory, one copy after the other, and all of it is counted as host memory, where it lies.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loopserve_cli.engine.pinned import pinned_empty
 from loopserve_cli.engine.staging import Staging, copy_rows
 from loopserve_cli.engine.store import GROWTH, ROUND, StoreLayer
 from loopserve_kernels.step_write import StorePlace
@@ -60,8 +61,7 @@ class HostLayer(StoreLayer):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Empty host buffers, and the tail."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        pinned = self.device.type == "cuda"
-        self.keys, self.values = (_host_buffer(part, 0, pinned) for part in (key_states, value_states))
+        self.keys, self.values = (_host_buffer(part, 0, self.device) for part in (key_states, value_states))
         self.tail_keys, self.tail_values = (
             part.new_empty((*part.shape[:2], TAIL, part.shape[3])) for part in (key_states, value_states)
         )
@@ -121,18 +121,34 @@ class HostLayer(StoreLayer):
         self._announce()
         return keys[:, :, : self.capacity], values[:, :, : self.capacity]
 
+    def all_keys(self) -> Tensor:
+        """All valid keys, [1, G, length, D], in the staging, while the next layer's come; no value is brought."""
+        assert self.tail_keys is not None
+        keys, _ = self.staging.take(self, whole=False)
+        keys[:, :, self.flushed : self.length].copy_(self.tail_keys[:, :, : self.next_row])
+        self._announce(whole=False)
+        return keys[:, :, : self.length]
+
+    def sources(self, rows: int) -> tuple[Tensor, Tensor]:
+        """All valid keys and values, [1, G, length, D], in the host's memory, to gather so many rows from."""
+        self._flush()
+        self.staging.order(self.device)
+        assert self.keys is not None and self.values is not None
+        self.streamed += rows * (self.keys[0, 0, :1].nbytes + self.values[0, 0, :1].nbytes)
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
     def make_room(self, rows: int) -> None:
         """A tail with a free row, and host buffers that can take it."""
         if self.next_row == TAIL:
             self._flush()
         super().make_room(rows)
 
-    def _announce(self) -> None:
-        """Begin to bring the next layer, which is asked for next."""
+    def _announce(self, whole: bool = True) -> None:
+        """Begin to bring the next layer, or its keys alone, which is asked for next."""
         if self.number + 1 < len(self.siblings):
             following = self.siblings[self.number + 1]
             if following.flushed:
-                self.staging.fetch(following)
+                self.staging.fetch(following, whole)
 
     def _flush(self) -> None:
         """Move the tail to the host."""
@@ -155,7 +171,7 @@ class HostLayer(StoreLayer):
         rows = -(-rows // ROUND) * ROUND
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = _host_buffer(old, rows, self.device.type == "cuda")
+            new = _host_buffer(old, rows, self.device)
             new[:, :, : self.flushed].copy_(old[:, :, : self.flushed])
             setattr(self, name, new)
             self.moves += 1
@@ -184,6 +200,9 @@ def host_layers(count: int) -> list[StoreLayer]:
     return list(layers)
 
 
-def _host_buffer(like: Tensor, rows: int, pinned: bool) -> Tensor:
-    """Room for `rows` rows of a tensor [1, G, n, D] in the host's memory."""
-    return torch.empty((*like.shape[:2], rows, like.shape[3]), dtype=like.dtype, device="cpu", pin_memory=pinned)
+def _host_buffer(like: Tensor, rows: int, device: torch.device) -> Tensor:
+    """Room for `rows` rows of a tensor [1, G, n, D] in the host's memory, pinned if the device is a GPU."""
+    shape = (*like.shape[:2], rows, like.shape[3])
+    if device.type == "cuda":
+        return pinned_empty(shape, like.dtype, device)
+    return torch.empty(shape, dtype=like.dtype, device="cpu")

@@ -17,10 +17,11 @@ class Staged(Protocol):
     flushed: int
     keys: Tensor | None
     values: Tensor | None
+    streamed: int  # counts the bytes that were brought
 
 
 class Slot:
-    """Room on the device for one layer's keys and values; `layer` and `rows` say whose are in it."""
+    """Room on the device for one layer's keys and values: whose `rows` are in it, and whether `whole` or keys alone."""
 
     def __init__(self) -> None:
         """Nothing is allocated until the first layer comes."""
@@ -28,6 +29,7 @@ class Slot:
         self.values: Tensor | None = None
         self.layer: int | None = None
         self.rows = 0
+        self.whole = True
         self.ready: torch.cuda.Event | None = None
 
     def fits(self, layer: Staged) -> bool:
@@ -70,10 +72,11 @@ class Staging:
         if device in self._streams:
             torch.cuda.current_stream(device).wait_stream(self._streams[device])
 
-    def fetch(self, layer: Staged) -> Slot:
-        """Begin to bring a layer's host rows to the device, unless they are there or on their way."""
+    def fetch(self, layer: Staged, whole: bool = True) -> Slot:
+        """Begin to bring a layer's host rows, or its keys alone, to the device, unless they are there or will be."""
         slot = self.slots[layer.number % 2]
-        if slot.fits(layer) and (slot.layer, slot.rows) == (layer.number, layer.flushed):
+        there = (slot.layer, slot.rows) == (layer.number, layer.flushed) and (slot.whole or not whole)
+        if slot.fits(layer) and there:
             return slot
         assert layer.keys is not None and layer.values is not None
         if not slot.fits(layer):
@@ -86,15 +89,19 @@ class Staging:
         assert keys is not None and values is not None
         rows = layer.flushed
         with self.copying(layer.device):
-            copy_rows(keys[:, :, :rows], layer.keys[:, :, :rows])
-            copy_rows(values[:, :, :rows], layer.values[:, :, :rows])
+            for into, held in ((keys, layer.keys), (values, layer.values))[: 2 if whole else 1]:
+                copy_rows(into[:, :, :rows], held[:, :, :rows])
+                layer.streamed += held[:, :, :rows].nbytes
             slot.ready = torch.cuda.current_stream().record_event() if layer.device.type == "cuda" else None
-        slot.layer, slot.rows = layer.number, rows
+        slot.layer, slot.rows, slot.whole = layer.number, rows, whole
         return slot
 
-    def take(self, layer: Staged) -> tuple[Tensor, Tensor]:
-        """A layer's buffers on the device, once its host rows have come into them; they are the caller's to fill."""
-        slot = self.fetch(layer)
+    def take(self, layer: Staged, whole: bool = True) -> tuple[Tensor, Tensor]:
+        """A layer's buffers on the device, once its host rows have come into them; they are the caller's to fill.
+
+        Unless the `whole` is wanted the values' buffer may hold anything.
+        """
+        slot = self.fetch(layer, whole)
         if slot.ready is not None:
             torch.cuda.current_stream(layer.device).wait_event(slot.ready)
         slot.layer = None

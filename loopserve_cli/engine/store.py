@@ -39,6 +39,7 @@ class StoreLayer(CacheLayerMixin):
         self.dropped = 0
         self.wanted = 0
         self.moves = 0  # how often a buffer came to lie elsewhere
+        self.streamed = 0  # bytes that were brought to the device to be read
 
     @property
     def capacity(self) -> int:
@@ -112,6 +113,14 @@ class StoreLayer(CacheLayerMixin):
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """All valid keys and values, [1, G, length, D], where they lie."""
+        return self.everything(self.length)
+
+    def all_keys(self) -> Tensor:
+        """All valid keys, [1, G, length, D], on the device."""
+        return self.everything(self.length)[0]
+
+    def sources(self, rows: int) -> tuple[Tensor, Tensor]:
+        """All valid keys and values, [1, G, length, D], where the device can gather so many rows of them."""
         return self.everything(self.length)
 
     def buffers(self) -> tuple[Tensor, Tensor]:
@@ -198,6 +207,11 @@ class Store(Cache):
     def length(self) -> int:
         """Keys that every layer holds."""
         return min(layer.length for layer in self.layers)
+
+    @property
+    def streamed(self) -> int:
+        """Bytes that were ever brought to the devices to be read."""
+        return sum(layer.streamed for layer in self.layers)
 
     @property
     def device_bytes(self) -> int:

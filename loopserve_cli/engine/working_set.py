@@ -37,12 +37,11 @@ class WorkingSet:
         return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
 
     def fill(self, chosen: Keys, key: Tensor, value: Tensor, room: int) -> None:
-        """Hold the chosen rows of key and value [G, N, D], with room for `room` more."""
+        """Hold the chosen rows of key and value [G, N, D], which may lie in the host's memory, and room for `room`."""
         width = chosen.index.shape[1]
-        self._reserve(key, value, width + room)
+        self._reserve(key, value, width + room, chosen.index.device)
         assert self.keys is not None and self.values is not None and self.lengths is not None
-        gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values)
-        self.lengths.copy_(chosen.count)
+        gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values, self.lengths)
         self.longest = width
         self.even = chosen.even
 
@@ -75,14 +74,14 @@ class WorkingSet:
         assert self.keys is not None and self.values is not None and self.lengths is not None
         return decode_attention(query, self.keys, self.values, self.lengths, scaling)
 
-    def _reserve(self, key: Tensor, value: Tensor, rows: int) -> None:
-        """Buffers of at least `rows`, their content of no matter."""
+    def _reserve(self, key: Tensor, value: Tensor, rows: int, device: torch.device) -> None:
+        """Buffers of at least `rows` on the device, their content of no matter."""
         if self.keys is None or self.keys.shape[1] < rows:
             rows = -(-rows // ROUND) * ROUND
             # All of them or, when memory runs out, none.
-            new_keys = key.new_empty(key.shape[0], rows, key.shape[2])
-            new_values = value.new_empty(value.shape[0], rows, value.shape[2])
-            self.lengths = torch.zeros(key.shape[0], dtype=torch.int32, device=key.device)
+            new_keys = key.new_empty(key.shape[0], rows, key.shape[2], device=device)
+            new_values = value.new_empty(value.shape[0], rows, value.shape[2], device=device)
+            self.lengths = torch.zeros(key.shape[0], dtype=torch.int32, device=device)
             self.keys, self.values = new_keys, new_values
             self.moves += 1
 
@@ -90,7 +89,7 @@ class WorkingSet:
         """Larger buffers with the same content."""
         assert self.keys is not None and self.values is not None and self.lengths is not None
         old_keys, old_values, held, lengths = self.keys, self.values, self.longest, self.lengths
-        self._reserve(old_keys, old_values, rows)
+        self._reserve(old_keys, old_values, rows, old_keys.device)
         assert self.keys is not old_keys
         self.keys[:, :held], self.values[:, :held] = old_keys[:, :held], old_values[:, :held]
         self.lengths.copy_(lengths)

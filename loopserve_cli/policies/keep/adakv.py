@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from loopserve_cli.policies.keep.base import Keys, Seen
 from loopserve_cli.policies.keep.snapkv import SnapKV
+from loopserve_kernels.selection import padded_places
 
 
 class AdaKV(SnapKV):
@@ -16,19 +19,21 @@ class AdaKV(SnapKV):
         super().__init__(budget, window, pool_width)
         self.floor = floor
 
-    def select(self, seen: Seen) -> Keys | None:
-        """As many keys as each head won; padded to the largest."""
-        groups, keys = seen.key.shape[:2]
-        if self.budget >= keys:
-            return None
-        scores = self.scores(seen)
-        scores[:, keys - seen.query.shape[1] :] = float("inf")
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+        """As many keys as each head won, padded to the layer's largest: reading that is a choice's one wait."""
+        scores, rows, layers = self.scores(seen)
+        keys, groups = scores.shape[1], scores.shape[0] // layers
+        scores[:, keys - rows :] = float("inf")
         safe = scores.topk(int(self.budget * self.floor), dim=1).indices
         scores.scatter_(1, safe, float("inf"))
-        kept = torch.zeros(groups * keys, dtype=torch.bool, device=scores.device)
-        kept[scores.flatten().topk(groups * self.budget).indices] = True
-        kept = kept.reshape(groups, keys)
-        count = kept.sum(1, dtype=torch.int32)
-        # Per head, chosen keys in ascending order first: a stable sort by "left out".
-        order = (~kept).to(torch.int8).sort(dim=1, stable=True).indices
-        return Keys(order[:, : int(count.max())].to(torch.int32), count, even=False)
+        by_layer = scores.unflatten(0, (layers, groups)).flatten(1)
+        kept = torch.zeros_like(by_layer, dtype=torch.bool)
+        kept.scatter_(1, by_layer.topk(groups * self.budget, dim=1).indices, True)
+        kept = kept.unflatten(1, (groups, keys))
+        count = kept.sum(2, dtype=torch.int32)
+        longest = count.amax(1).tolist()
+        index = padded_places(kept.flatten(0, 1), max(longest)).unflatten(0, (layers, groups))
+        return [
+            Keys(own[:, :width], held, even=False, total=groups * self.budget)
+            for own, held, width in zip(index, count, longest, strict=True)
+        ]

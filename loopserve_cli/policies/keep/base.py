@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -26,26 +28,41 @@ class Keys:
     index: Tensor  # [G, K] int32; entries from count[g] on are padding
     count: Tensor  # [G] int32
     even: bool  # every head has K keys
+    total: int  # the sum of the counts
 
 
-class KeepPolicy(Protocol):
-    """One method of leaving keys out of decoding. Its instances are built from a profile's settings, by keyword."""
+class KeepPolicy(ABC):
+    """One method of leaving keys out of decoding. Its instances are built from a profile's settings, by keyword.
 
-    @property
-    def window(self) -> int:
-        """How many of the newest queries a choice is made from; 0 when it looks at none."""
+    `window` is how many of the newest queries a choice is made from; a policy with a window of 0 looks at no key
+    either, and is given keys that have a shape alone. `interval` is output tokens between two choices; None chooses
+    once, before the first. `accumulates` is whether the attention of all of the turn's rows must be summed up during
+    prefill, `first_full` whether the first interval reads everything, so that the first choice is made from outputs.
+    """
 
-    @property
-    def interval(self) -> int | None:
-        """Output tokens between two choices; None chooses once, before the first."""
+    window: int = 0
+    interval: int | None = None
+    accumulates: bool = False
+    first_full: bool = False
 
-    @property
-    def accumulates(self) -> bool:
-        """Whether the attention of all of the turn's rows must be summed up during prefill."""
+    @abstractmethod
+    def leaves_out(self, keys: int) -> bool:
+        """Whether a choice among so many keys leaves any of them out."""
 
-    @property
-    def first_full(self) -> bool:
-        """Whether the first interval reads everything, so that the first choice is made from outputs."""
+    @abstractmethod
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+        """The keys to read from now on, of layers alike in device, heads and number of keys, all at once.
+
+        The layers are looked at one after the other, each once: its keys may be brought to the device for that look.
+        """
 
     def select(self, seen: Seen) -> Keys | None:
-        """The keys to read from now on; None is everything."""
+        """The keys of one layer to read from now on; None is everything."""
+        return self.choose([seen])[0] if self.leaves_out(seen.key.shape[1]) else None
+
+
+def even_keys(index: Tensor, layers: int) -> list[Keys]:
+    """Chosen keys of `layers` layers from index [layers x G, K], where every head has K of them."""
+    by_layer = index.unflatten(0, (layers, -1))
+    count = torch.full(by_layer.shape[1:2], index.shape[1], dtype=torch.int32, device=index.device)
+    return [Keys(own, count, even=True, total=own.numel()) for own in by_layer]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from loopserve_cli.policies.keep.base import Seen
+from collections.abc import Iterable
+
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen
 
 
-class Everything:
+class Everything(KeepPolicy):
     """Every key is read."""
 
-    window = 0
-    interval = None
-    accumulates = False
-    first_full = False
+    def leaves_out(self, keys: int) -> bool:
+        """Never."""
+        return False
 
-    def select(self, seen: Seen) -> None:
-        """Nothing is left out."""
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+        """Nothing is ever left out, so nobody asks."""
+        raise AssertionError("every key is read")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from loopserve_cli.policies.keep.base import Keys, Seen
+from collections.abc import Iterable
+
+import torch
+
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
 from loopserve_kernels.selection import select_keys
 
 
-class H2O:
+class H2O(KeepPolicy):
     """Chosen once, after prefill, from the attention of all rows of this turn."""
 
-    window = 0
-    interval = None
     accumulates = True
-    first_full = False
 
     def __init__(self, budget: int) -> None:
         """Keys in all."""
         self.budget = budget
 
-    def select(self, seen: Seen) -> Keys | None:
+    def leaves_out(self, keys: int) -> bool:
+        """Whether there are more keys than the budget."""
+        return keys > self.budget
+
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
         """The same number of keys for every head."""
-        if self.budget >= seen.key.shape[1]:
-            return None
-        assert seen.accumulated is not None and seen.accumulated.shape[1] == seen.key.shape[1]
-        chosen = select_keys(seen.accumulated, self.budget, sinks=0, recent=self.budget // 2)
-        return Keys(chosen.index, chosen.count, even=True)
+        masses = []
+        for one in seen:
+            assert one.accumulated is not None and one.accumulated.shape[1] == one.key.shape[1]
+            masses.append(one.accumulated)
+        chosen = select_keys(torch.cat(masses), self.budget, sinks=0, recent=self.budget // 2)
+        return even_keys(chosen.index, len(masses))

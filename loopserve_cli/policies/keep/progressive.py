@@ -6,18 +6,19 @@ what stood after the keys that were looked at comes along.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_cli.policies.keep.base import Keys, Seen
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.selection import select_keys
 
 
-class Progressive:
+class Progressive(KeepPolicy):
     """`budget` keys per key-value head, from the mean attention of the newest `interval` queries."""
-
-    accumulates = False
 
     def __init__(
         self, budget: int, interval: int, first: str, group: str, follow: int, sinks: int, recent: int
@@ -32,15 +33,17 @@ class Progressive:
         self.sinks = sinks
         self.recent = recent
 
-    def select(self, seen: Seen) -> Keys | None:
+    def leaves_out(self, keys: int) -> bool:
+        """Whether there are more keys than the budget."""
+        return keys > self.budget
+
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
         """The same number of keys for every head."""
-        if self.budget >= seen.key.shape[1]:
-            return None
-        mass = key_mass(seen.query, seen.positions, seen.key, seen.scaling, self.group)
-        mass = with_followers(mass, self.follow)
+        masses = [key_mass(one.query, one.positions, one.key, one.scaling, self.group) for one in seen]
+        mass = with_followers(torch.cat(masses), self.follow)
         sinks = min(self.sinks, self.budget)
         chosen = select_keys(mass, self.budget, sinks, min(self.recent, self.budget - sinks))
-        return Keys(chosen.index, chosen.count, even=True)
+        return even_keys(chosen.index, len(masses))
 
 
 def with_followers(mass: Tensor, follow: int) -> Tensor:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_cli.policies.keep.base import Keys, Seen
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.selection import select_keys
 
 
-class SnapKV:
+class SnapKV(KeepPolicy):
     """Chosen once, after prefill: the window itself, and the `budget - window` keys it attends to most."""
-
-    interval = None
-    accumulates = False
-    first_full = False
 
     def __init__(self, budget: int, window: int, pool_width: int) -> None:
         """Keys in all, queries that judge, and over how many neighbouring keys their attention is averaged (odd)."""
@@ -23,21 +22,27 @@ class SnapKV:
         self.window = min(window, budget)
         self.pool_width = pool_width
 
-    def select(self, seen: Seen) -> Keys | None:
+    def leaves_out(self, keys: int) -> bool:
+        """Whether there are more keys than the budget."""
+        return keys > self.budget
+
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
         """The same number of keys for every head."""
-        keys = seen.key.shape[1]
-        if self.budget >= keys:
-            return None
-        chosen = select_keys(self.scores(seen), self.budget, sinks=0, recent=seen.query.shape[1])
-        return Keys(chosen.index, chosen.count, even=True)
+        scores, rows, layers = self.scores(seen)
+        chosen = select_keys(scores, self.budget, sinks=0, recent=rows)
+        return even_keys(chosen.index, layers)
 
-    def scores(self, seen: Seen) -> Tensor:
-        """Mean attention of the window to every key before it, pooled, [G, N]; keys inside the window score 0.
+    def scores(self, seen: Iterable[Seen]) -> tuple[Tensor, int, int]:
+        """Scores [layers x G, N], how many keys the window has, and how many layers there are.
 
+        A score is the mean attention of the window to a key before it, pooled; keys inside the window score 0.
         Pooling stops at the window's edge, as in the authors' code and in kvpress.
         """
-        rows, keys = seen.query.shape[1], seen.key.shape[1]
-        mass = key_mass(seen.query, seen.positions, seen.key, seen.scaling, "mean")[:, : keys - rows]
+        masses, rows = [], 0
+        for one in seen:
+            rows, keys = one.query.shape[1], one.key.shape[1]
+            mass = key_mass(one.query, one.positions, one.key, one.scaling, "mean")
+            masses.append(mass[:, : keys - rows])
         width = self.pool_width
-        pooled = F.avg_pool1d(mass[:, None], width, stride=1, padding=width // 2)[:, 0]
-        return F.pad(pooled, (0, rows))
+        pooled = F.avg_pool1d(torch.cat(masses)[:, None], width, stride=1, padding=width // 2)[:, 0]
+        return F.pad(pooled, (0, rows)), rows, len(masses)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
-from loopserve_cli.policies.keep.base import Keys, Seen
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
 
 
-class Streaming:
+class Streaming(KeepPolicy):
     """`sinks` first keys and `budget - sinks` recent ones, the same for every head."""
-
-    window = 0
-    interval = None
-    accumulates = False
-    first_full = False
 
     def __init__(self, budget: int, sinks: int) -> None:
         """Keys in all, and how many of them are the first."""
         self.budget = budget
         self.sinks = min(sinks, budget)
 
-    def select(self, seen: Seen) -> Keys | None:
+    def leaves_out(self, keys: int) -> bool:
+        """Whether there are more keys than the budget."""
+        return keys > self.budget
+
+    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
         """Positions alone decide."""
-        groups, keys = seen.key.shape[:2]
-        if self.budget >= keys:
-            return None
-        device = seen.key.device
-        recent = self.budget - self.sinks
-        index = torch.cat([torch.arange(self.sinks, device=device), torch.arange(keys - recent, keys, device=device)])
-        count = torch.full((groups,), self.budget, dtype=torch.int32, device=device)
-        return Keys(index.to(torch.int32).expand(groups, -1), count, even=True)
+        layers = list(seen)
+        groups, keys = layers[0].key.shape[:2]
+        first = torch.arange(self.budget, dtype=torch.int32, device=layers[0].key.device)
+        first[self.sinks :].add_(keys - self.budget)
+        return even_keys(first.repeat(len(layers) * groups, 1), len(layers))
