@@ -17,7 +17,7 @@ from torch import Tensor
 from loopserve_kernels.device import on_gpu
 
 POOLS = ("mean", "max")
-# Keys whose product with a group's rows is made at once on a CPU.
+# Keys whose precision is raised at once on a CPU.
 BLOCK = 4096
 
 
@@ -83,16 +83,12 @@ def key_mass_torch(
 
 
 def logits_by_key(rows: Tensor, key: Tensor, out: Tensor) -> None:
-    """Key [N, D] times rows [m, D] into out [N, m], by blocks of keys whose product stays in the cache."""
-    if key.dtype != rows.dtype:
-        for first in range(0, key.shape[0], BLOCK):
-            torch.mm(key[first : first + BLOCK].to(rows.dtype), rows.T, out=out[first : first + BLOCK])
+    """Key [N, D] times rows [m, D] into out [N, m]; keys of another precision are turned into the rows' by blocks."""
+    if key.dtype == rows.dtype:
+        torch.mm(key, rows.T, out=out)
         return
-    whole = key.shape[0] // BLOCK * BLOCK
-    if whole:
-        blocks = key[:whole].unflatten(0, (-1, BLOCK))
-        torch.bmm(blocks, rows.T.expand(len(blocks), -1, -1), out=out[:whole].unflatten(0, (-1, BLOCK)))
-    torch.mm(key[whole:], rows.T, out=out[whole:])
+    for first in range(0, key.shape[0], BLOCK):
+        torch.mm(key[first : first + BLOCK].to(rows.dtype), rows.T, out=out[first : first + BLOCK])
 
 
 def check_ring(query: Tensor, positions: Tensor, key: Tensor, pool: str, count: Tensor | None) -> None:
