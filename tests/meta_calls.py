@@ -11,11 +11,15 @@ from torch import Tensor
 from loopserve_kernels.choice import Lines, Rules
 from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.decode import decode_attention
+from loopserve_kernels.gated import silu_mul
 from loopserve_kernels.gather import gather_keys
 from loopserve_kernels.index import Index, make_index
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.norm import add_rms_norm
+from loopserve_kernels.rotate import Rotation, rotate
 from loopserve_kernels.sample import make_sample
+from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace, step_write
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
@@ -99,6 +103,33 @@ def attending_in_pairs(case: Case, length: int) -> None:
     attending(case, length, case.groups)
 
 
+def normed(case: Case, length: int) -> None:
+    rows = case.floats(length, case.heads).flatten(1)
+    add_rms_norm(rows, rows, rows[0], 1e-6)
+
+
+def gating(case: Case, length: int) -> None:
+    both = case.floats(length, 2, case.heads).flatten(2)
+    silu_mul(both[:, 0], both[:, 1])
+
+
+def rotation(case: Case, rows: int) -> Rotation:
+    return Rotation(case.floats(rows), case.floats(rows), case.floats(), case.floats(), 1e-6)
+
+
+def rotating(case: Case, length: int) -> None:
+    rotate(case.floats(length, case.heads), case.floats(length, case.groups), rotation(case, length))
+
+
+def writing(case: Case, length: int) -> None:
+    """One token into a store of this length, its ring and its working set."""
+    here, row = case.floats(2, case.groups), integers(1, dtype=torch.int64)
+    store, working = case.floats(2, case.groups, length), case.floats(2, case.groups, 1024)
+    ring = RingPlace(case.floats(case.heads, 16), integers(16, dtype=torch.int64), row, row)
+    held = WorkingPlace(working[0], working[1], integers(case.groups))
+    step_write(case.floats(case.heads), *here, StorePlace(*store, row), ring, held, rotation(case, 1))
+
+
 CALLS: dict[str, Callable[[Case, int], object]] = {
     "line mass": masses,
     "coverage": histogram,
@@ -107,6 +138,10 @@ CALLS: dict[str, Callable[[Case, int], object]] = {
     "key mass": masses_of_keys,
     "gather": gathering,
     "index": indexing,
+    "norm": normed,
+    "gate": gating,
+    "rotation": rotating,
+    "step write": writing,
     "attention": attending,
     "attention in pairs": attending_in_pairs,
 }

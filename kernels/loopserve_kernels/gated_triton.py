@@ -32,6 +32,6 @@ def silu_mul_triton(gate: Tensor, up: Tensor) -> Tensor:
     out = torch.empty(rows, width, dtype=gate.dtype, device=gate.device)
     silu_mul_kernel[(rows, triton.cdiv(width, COLUMNS))](
         p_gate=gate, p_up=up, p_out=out, stride_gn=gate.stride(0), stride_un=up.stride(0), width=width,
-        COLUMNS=COLUMNS, num_warps=4,
+        COLUMNS=COLUMNS, num_warps=4, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
     return out

@@ -40,7 +40,7 @@ def add_rms_norm_triton(x: Tensor, delta: Tensor | None, weight: Tensor, eps: fl
     add_rms_norm_kernel[(rows,)](
         p_x=x, p_delta=x if delta is None else delta, p_weight=weight, p_sum=total, p_out=out, stride_xn=x.stride(0),
         stride_dn=0 if delta is None else delta.stride(0), eps=eps, C=width, BLOCK_C=block,
-        ADD=delta is not None, num_warps=norm_warps(block),
+        ADD=delta is not None, num_warps=norm_warps(block), num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
     return total, out
 

@@ -72,6 +72,7 @@ def rotate_triton(query: Tensor, key: Tensor, rotation: Rotation) -> tuple[Tenso
         p_k_weight=rotation.key_weight if normed else key, p_cos=cos, p_sin=sin, p_q_out=outs[0], p_k_out=outs[1],
         stride_qn=query.stride(0), stride_qh=query.stride(1), stride_kn=key.stride(0), stride_kg=key.stride(1),
         stride_cn=cos.stride(0), stride_sn=sin.stride(0), heads=heads, groups=groups, eps=rotation.eps, D=size,
-        BLOCK_D=triton.next_power_of_2(size), R=cos.shape[1], NORM=normed, num_warps=1,
+        BLOCK_D=triton.next_power_of_2(size), R=cos.shape[1], NORM=normed, num_warps=1, num_stages=1,
+        enable_fp_fusion=True,
     )  # fmt: skip
     return outs[0], outs[1]

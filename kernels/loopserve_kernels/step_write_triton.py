@@ -12,7 +12,9 @@ from loopserve_kernels.rotate_triton import rotated
 from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace
 
 
-@triton.jit(do_not_specialize=["stride_sk", "stride_sv", "stride_rh", "stride_wk", "stride_wv"])
+# A layer's numbers stand anywhere in the cursor's tensors.
+@triton.jit(do_not_specialize=["stride_sk", "stride_sv", "stride_rh", "stride_wk", "stride_wv"],
+            do_not_specialize_on_alignment=["p_row", "p_slot", "p_position", "p_ring_position", "p_length"])  # fmt: skip
 def step_write_kernel(p_q, p_k, p_v, p_q_weight, p_k_weight, p_cos, p_sin, p_out, p_store_k, p_store_v, p_row, p_ring,
                       p_ring_position, p_slot, p_position, p_working_k, p_working_v, p_length, stride_qh, stride_kg,
                       stride_vg, stride_sk, stride_sv, stride_rh, stride_wk, stride_wv, heads, eps,
@@ -87,6 +89,6 @@ def step_write_triton(
         stride_sv=store.values.stride(0), stride_rh=to_ring.queries.stride(0), stride_wk=to_working.keys.stride(0),
         stride_wv=to_working.values.stride(0), heads=heads, eps=turned.eps, D=size,
         BLOCK_D=triton.next_power_of_2(size), R=0 if rotation is None else turned.cos.shape[1], NORM=normed,
-        RING=ring is not None, WORKING=working is not None, num_warps=1,
+        RING=ring is not None, WORKING=working is not None, num_warps=1, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
     return out
