@@ -15,7 +15,6 @@ from loopserve_cli.bench.device.budgets import BUDGETS, Budget, Found, markdown
 UNTIL = {
     "choosing, objective=lines": "the greedy choice is kernels of its own",
     "choosing, objective=optimal": "the greedy choice is kernels of its own",
-    "re-selection": "keys are chosen for all layers at once",
 }
 
 

@@ -13,8 +13,10 @@ from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace
 
 
 # A layer's numbers stand anywhere in the cursor's tensors.
-@triton.jit(do_not_specialize=["stride_sk", "stride_sv", "stride_rh", "stride_wk", "stride_wv"],
-            do_not_specialize_on_alignment=["p_row", "p_slot", "p_position", "p_ring_position", "p_length"])  # fmt: skip
+@triton.jit(
+    do_not_specialize=["stride_sk", "stride_sv", "stride_rh", "stride_wk", "stride_wv"],
+    do_not_specialize_on_alignment=["p_row", "p_slot", "p_position", "p_ring_position", "p_length"],
+)
 def step_write_kernel(p_q, p_k, p_v, p_q_weight, p_k_weight, p_cos, p_sin, p_out, p_store_k, p_store_v, p_row, p_ring,
                       p_ring_position, p_slot, p_position, p_working_k, p_working_v, p_length, stride_qh, stride_kg,
                       stride_vg, stride_sk, stride_sv, stride_rh, stride_wk, stride_wv, heads, eps,
