@@ -65,7 +65,7 @@ def test_instructions_per_tile(capability: int) -> None:
             assert found["vertical"].size <= VERTICALS
             # The scale and the maximum are one instruction, and the loads are copies that nothing waits for.
             assert found["whole"].opcodes["FFMA"] >= 32 and found["whole"].opcodes["FMUL"] <= 80
-            assert found["vertical"].opcodes["LDGSTS"] > 8 and found["vertical"].opcodes["LDG"] <= 1
+            assert found["vertical"].opcodes["LDGSTS"] > 8
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from attention_oracle import random_lines, relative_rms, tensors
 from loopserve_kernels.choice import Lines, Rules, choose_lines, fixed_lines
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import executed_mask
-from loopserve_kernels.index import build_index
+from loopserve_kernels.index import Index, build_index, make_index, make_index_torch
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.tile_order import kernel_order
 from loopserve_kernels.vertical_slash import WHOLE_RUN, block_shape, vertical_slash, vertical_slash_torch
 
 SHAPES = [(1, 1), (1, 50), (5, 5), (16, 17), (33, 190), (64, 64), (70, 200), (257, 257), (130, 1300)]
@@ -103,6 +104,71 @@ def test_triton_on_a_gpu(rows: int, keys: int, plans: int, size: int, dtype: tor
     exact = vertical_slash_torch(query.double(), key.double(), value.double(), index, 0.1, 20)
     out = vertical_slash(query, key, value, index, 0.1, 20)
     assert out.dtype == dtype and relative_rms(out, exact) < bound
+
+
+def on_a_gpu(lines: Lines) -> Lines:
+    return Lines(*(getattr(lines, field.name).cuda() for field in fields(Lines)))
+
+
+def as_a_twin(index: Index, lines: Lines, rows: int, keys: int, dense_rows: int) -> Index:
+    """The twin's index with the heads that a made one runs dense and in tall blocks."""
+    shape = index.rows_per_block, index.tile
+    return replace(make_index_torch(lines, rows, keys, *shape, dense_rows, wide=index.wide), dense=index.dense)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [64, 80, 96, 128, 256])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize(
+    ("rows", "keys", "heads", "plans"), [(1, 77, 4, 4), (130, 1301, 4, 2), (700, 700, 6, 2), (65, 5000, 8, 1)]
+)
+def test_tall_blocks_and_pairs_on_a_gpu(
+    rows: int, keys: int, heads: int, plans: int, size: int, dtype: torch.dtype, bound: float
+) -> None:
+    query, key, value = (part.cuda() for part in tensors(heads, 2, rows, keys, size, dtype))
+    lines = on_a_gpu(random_lines(plans, keys, 3, 40, dense=1 if plans > 1 else None))
+    lines = replace(lines, wide=torch.arange(plans, device="cuda") % 2 == 0)
+    shape = block_shape(size, dtype, query.device)
+    for most in (float("inf"), rows * keys / 3):
+        index = make_index(lines, rows, keys, *shape, 20, most)
+        twin = as_a_twin(index, lines, rows, keys, 20)
+        exact = vertical_slash_torch(query.double(), key.double(), value.double(), twin, 0.1, 20)
+        out = vertical_slash(query, key, value, index, 0.1, 20)
+        assert out.dtype == dtype and relative_rms(out, exact) < bound
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("most", [1, 30, 300])
+@pytest.mark.parametrize(("rows", "keys"), [(1, 1), (33, 900), (2000, 2000), (700, 20000)])
+def test_the_index_of_a_gpu_equals_the_twin(rows: int, keys: int, most: int) -> None:
+    lines = on_a_gpu(random_lines(4, keys, 5, most))
+    lines = replace(lines, wide=torch.arange(4, device="cuda") % 2 == 0)
+    shape = block_shape(128, torch.bfloat16, torch.device("cuda"))
+    ours = make_index(lines, rows, keys, *shape, 40)
+    theirs = kernel_order(make_index_torch(lines, rows, keys, *shape, 40, wide=ours.wide))
+    for field in fields(Index):
+        mine, twin = getattr(ours, field.name), getattr(theirs, field.name)
+        assert torch.equal(mine, twin) if isinstance(twin, torch.Tensor) else mine == twin, field.name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [131072, 4096])
+def test_128k_keys_against_the_twin_on_a_few_row_blocks(rows: int) -> None:
+    """The twin attends whole row blocks only, each as if it were the last: less than 1 GiB in all."""
+    keys, size, block = 131072, 128, 128
+    query, key, value = (part.cuda() for part in tensors(4, 2, rows, keys, size, torch.bfloat16))
+    lines = on_a_gpu(random_lines(4, keys, 7, 400))
+    lines = replace(lines, wide=torch.tensor([True, False, True, False], device="cuda"))
+    shape = block_shape(size, torch.bfloat16, query.device)
+    index = make_index(lines, rows, keys, *shape)
+    out = vertical_slash(query, key, value, index, 0.1)
+    whole = as_a_twin(index, lines, rows, keys, 0)
+    for first in (0, rows // 2, rows - block):
+        seen = keys - rows + first + block
+        twin = replace(whole, covered=whole.covered[:, : whole.reach + seen], vertical=whole.vertical.clamp_max(seen))
+        part = query[:, first : first + block], key[:, :seen], value[:, :seen]
+        exact = vertical_slash_torch(*(tensor.float() for tensor in part), twin, 0.1)
+        assert relative_rms(out[:, first : first + block], exact) < 1.5e-2
 
 
 @pytest.mark.gpu

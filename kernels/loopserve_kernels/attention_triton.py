@@ -169,7 +169,7 @@ def vertical_slash_kernel(
 
     begin, end = tl.maximum(begin - parts, 0), end - parts
     # verticals [TILE], read one tile ahead as above
-    b_place = tl.load(p_vertical + tl.minimum(begin * TILE + b_lane, gathered - 1), gathered > 0, 0)
+    b_place = tl.load(p_vertical + begin * TILE + b_lane, begin * TILE + b_lane < gathered, 0)
     for j in range(begin, end):
         o_key = b_place.to(tl.int64)[:, None]
         b_k = key_rows(p_k_row + o_key * STRIDE_K, m_d, WHOLE)
