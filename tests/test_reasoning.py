@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tiny
 
 from loopserve_cli.config import SamplingOptions
@@ -60,8 +61,13 @@ class Said:
 
     def __init__(self, *_: Any) -> None: ...
 
-    def draw(self, _logits: Any) -> int:
-        return next(self.ids)
+    plain = False
+
+    def pick(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(logits), 1), next(self.ids))
+
+    def read(self, token: torch.Tensor) -> int:
+        return int(token)
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ def loopserve_attention(
     window = window_of(attention_mask)
     mask = attention_mask if window is None else None
     further = Further(window, softcap, s_aux, mask)
-    if prefill is None and decode is not None:
+    if prefill is None and decode is not None and decode.store.stepping:
         out = _step(decode, layer, query, key, value, scaling, further)
     else:
         out = _prompt(prefill, decode, layer, query, key, value, scaling, further)
