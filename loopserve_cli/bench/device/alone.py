@@ -16,6 +16,7 @@ def main(stage: str, device: str, scale: str) -> None:
     """Run it. Whatever it raises ends the process."""
     import torch
 
+    torch.set_grad_enabled(False)  # for the whole process, which is this stage's alone
     for record in records_of(stage, torch.device(device), scale):
         print(json.dumps(record), flush=True)
 

@@ -36,7 +36,6 @@ LARGE = 2**33
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
     """For every shape, dtype and head size: each dense way, then each kind of lines."""
-    torch.set_grad_enabled(False)
     for rows, keys in SHAPES[scale]:
         for dtype in DTYPES[device.type][: 1 if scale == "quick" else None]:
             sizes = SIZES[scale] if rows * keys < LARGE else SIZES[scale][-1:]

@@ -74,7 +74,6 @@ class Layer:
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
     """A record for each part of each shape and setting, dense attention first."""
-    torch.set_grad_enabled(False)
     for rows, keys in SHAPES[scale]:
         problem = planted_problem(LAYERS[device.type], rows, keys, device, 0)
         for changes in SETTINGS[scale]:

@@ -30,7 +30,6 @@ ROUNDS = {"gpu": 5, "cpu": 3, "quick": 2}
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
     """A record per dtype and head size."""
-    torch.set_grad_enabled(False)
     for dtype in DTYPES[device.type]:
         for size in SIZES:
             facts = {"dtype": dtype, "size": size}

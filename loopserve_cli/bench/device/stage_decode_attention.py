@@ -20,7 +20,6 @@ SIZES = {"gpu": (64, 128), "cpu": (64, 128), "quick": (64,)}
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
     """A record per head size and number of keys."""
-    torch.set_grad_enabled(False)
     copy = copy_bandwidth(device)
     for size in SIZES[scale]:
         layer = replace(LAYERS[device.type], size=size)
