@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import tiny
+import torch
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
