@@ -2,7 +2,7 @@
 
 cuDNN's kernel and FlashAttention compute causal attention over as many rows as keys, or all of the keys. New rows over
 a longer history are both, merged by their log-sum-exp; SDPA's lower-right bias would leave Hopper to FlashAttention-2.
-Only the private operators give the log-sum-exp, and nothing else does; torch 2.9 to 2.14 have them alike.
+Only the private operators give the log-sum-exp, and nothing else does (run with torch 2.13).
 """
 
 from __future__ import annotations
