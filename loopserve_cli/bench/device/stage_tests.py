@@ -21,7 +21,7 @@ MOST_WORKERS = 14
 LIMIT_S = 265
 MARK = "pytest.mark.gpu"
 RESULTS = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
-LINE = re.compile(rf"\b({RESULTS}) (\S+::\S.*?)(?: - .*)?$|^(\S+::\S.*?) ({RESULTS})\b")
+LINE = re.compile(rf"\b({RESULTS}) (\S+::\S.*?)(?: - .*|\s*)$|^(\S+::\S.*?) ({RESULTS})\b")
 
 
 def run(device: torch.device, scale: str) -> Iterator[Record]:
