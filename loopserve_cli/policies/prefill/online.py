@@ -57,6 +57,8 @@ class Online:
             sample = make_sample(new, keys, self.sampled(new), heads, query.device, sample)
             self._sample = sample
         wide = on_gpu(query) and has_tall_blocks(*block_shape(query.shape[2], query.dtype, query.device), query.device)
+        # Heads that share their lines and keys run two in a block, which reads each key once for both at no such price.
+        wide = wide and not (self.share == "group" and (heads // key.shape[0]) % 2 == 0)
         # Dense attention has so many columns per row, and tiles half a block more, on both sides of the diagonal.
         most = causal_entries(new, keys) / new + rows_per_block
         rules = Rules(
