@@ -20,6 +20,7 @@ from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
+from loopserve_cli.chat_command import NEWEST, ChatCommand
 from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.flags import (
@@ -75,7 +76,7 @@ def help_if_bare(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(cls=ChatCommand)
 @takes(model=model_flags, profile=profile_flags, sampling=sampling_flags)
 def chat(
     invocation: typer.Context,
@@ -86,7 +87,14 @@ def chat(
         str | None, typer.Argument(metavar="MESSAGE", help="Ask this, print the answer and leave.")
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with a saved dialogue.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE]",
+            help="Go on with a saved dialogue: a file, or a name that `loopserve chats` lists. Without FILE, last or "
+            "before another option: the newest.",
+        ),
+    ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
     ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
     special_tokens: SpecialTokens = False,
@@ -94,10 +102,16 @@ def chat(
         str | None, typer.Option(metavar="|".join(THINKING), help="What a model thinks before it answers.")
     ] = None,
 ) -> int:
-    """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
+    """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout.
+
+    With both, what is piped in stands before MESSAGE. Defaults of your own stand in config.toml; `loopserve doctor`
+    says where, and what it holds.
+    """
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
-    options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens, thinking)
-    options = replace(options, debug=bool(invocation.find_root().params.get("debug")))
+    newest = resume == NEWEST
+    file = None if resume is None or newest else Path(resume)
+    options = ChatOptions(model, draw, profile, system, file, save, ui, message, special_tokens, thinking)
+    options = replace(options, debug=bool(invocation.find_root().params.get("debug")), resume_newest=newest)
     from loopserve_cli.chat import run
 
     return run(options)
@@ -184,6 +198,20 @@ def models(
     from loopserve_cli.models import run
 
     return run(dtype, json)
+
+
+@app.command()
+def chats(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORD]...", help="Only dialogues that hold all of these, in any case."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """List the saved dialogues, the newest first, or say where words stand in them."""
+    from loopserve_cli.chats import run
+
+    return run(words or [], json)
 
 
 @bench.command("turns")

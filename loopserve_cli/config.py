@@ -105,6 +105,7 @@ LEAST_TEMPERATURE = 1e-6
 class ChatOptions:
     """What `loopserve chat` was asked for. `message` makes it one turn, answered on stdout.
 
+    `resume` is a dialogue's file, or its name in the state folder; `resume_newest` is the newest there.
     `thinking` shows or hides what a model thinks aloud; None shows it to people, and not to what reads stderr.
     """
 
@@ -119,6 +120,7 @@ class ChatOptions:
     special_tokens: bool = False
     thinking: str | None = None
     debug: bool = False
+    resume_newest: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""

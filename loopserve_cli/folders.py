@@ -26,5 +26,19 @@ def cache_folder() -> Path:
     return user_cache_path(NAME, appauthor=False)
 
 
+def state_folder() -> Path:
+    """What grows with use, dialogues among it; not created here."""
+    try:
+        from platformdirs import user_state_path
+    except ImportError:
+        return _xdg("XDG_STATE_HOME", ".local/state")
+    return user_state_path(NAME, appauthor=False)
+
+
+def transcripts_folder() -> Path:
+    """Where the dialogues are that were given no name; not created here."""
+    return state_folder() / "transcripts"
+
+
 def _xdg(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable, "").strip() or Path.home() / default) / NAME

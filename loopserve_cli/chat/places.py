@@ -7,22 +7,14 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from platformdirs import user_state_path
+from loopserve_cli.folders import state_folder, transcripts_folder
 
-
-def state_folder() -> Path:
-    """The folder for history and transcripts; not created here."""
-    return user_state_path("loopserve", appauthor=False)
+__all__ = ["history_file", "new_transcript", "numbered", "transcripts_folder"]
 
 
 def history_file() -> Path:
     """What was typed before."""
     return state_folder() / "history"
-
-
-def transcripts_folder() -> Path:
-    """Where the dialogues are that were given no name; not created here."""
-    return state_folder() / "transcripts"
 
 
 def new_transcript(now: datetime | None = None) -> Path:

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-
+from loopserve_cli.chat.piped import has_input, piped_text
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.shown import NotShown
 from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_stream
 
 
 def only_message(message: str | None) -> str | None:
-    """The message given, or what is piped in; None when a person sits at the keyboard.
+    """The message given, behind what is piped in; either alone; None when a person sits at the keyboard.
 
     Raises UsageError when there is nothing to say.
     """
-    if message is not None:
-        if not message.strip():
-            raise UsageError("the message is empty; say something, or leave it out to chat")
-        return message
-    if sys.stdin is None:
-        raise UsageError("there is no standard input; give a message")
-    if sys.stdin.isatty():
-        return None
-    try:
-        text = read_stream(sys.stdin.buffer, MESSAGE_LIMIT).decode("utf-8-sig").replace("\r\n", "\n")
-    except Refused as refusal:
-        raise UsageError(f"standard input {refusal}") from None
-    except UnicodeDecodeError:
-        raise UsageError("standard input is not UTF-8 text; save it as UTF-8") from None
-    if not text.strip():
-        raise UsageError("standard input is empty; pipe a message in, or give one as an argument")
-    return text.strip("\n")
+    if message is None:
+        text = piped_text()
+        if text == "":
+            raise UsageError("standard input is empty; pipe a message in, or give one as an argument")
+        return text
+    if not message.strip():
+        raise UsageError("the message is empty; say something, or leave it out to chat")
+    text = piped_text() if has_input() else None
+    return f"{text}\n\n{message}" if text else message
 
 
 def run_single(session: Session, message: str) -> int:

@@ -19,6 +19,7 @@ from loopserve_cli.chat.kept import feed
 from loopserve_cli.chat.places import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
+from loopserve_cli.chat.resumed import resolved
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.single import only_message, run_single
 from loopserve_cli.chat.terminal import leave_at_once, usable_afterwards
@@ -41,6 +42,7 @@ def run(options: ChatOptions) -> int:
     KeyboardInterrupt and BrokenPipeError pass through to the edge of the command line.
     """
     check_working_folder()
+    options = resolved(options, noting(console(stderr=True)))
     message = only_message(options.message)
     interrupts = Interrupts()
     with (
@@ -104,6 +106,11 @@ def console(stderr: bool = False) -> Console:
 def warning(err: Console) -> Callable[[str], None]:
     """Says what the user should not miss, before there is a session that does."""
     return lambda line: err.print(Text(line, style="yellow"), soft_wrap=True)
+
+
+def noting(err: Console) -> Callable[[str], None]:
+    """Says something by the way, before there is a session that does."""
+    return lambda line: err.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def prompt_output() -> Output:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from loopserve_cli.doctor.check import Check, gib
 from loopserve_cli.doctor.costs import cost_check
+from loopserve_cli.doctor.defaults import defaults_check, defaults_document
 from loopserve_cli.doctor.fits import HEADROOM, Fit, fits
 from loopserve_cli.doctor.hardware import (
     Gpu,
@@ -39,7 +40,7 @@ def run(as_json: bool) -> int:
     if not any(check.status == "problem" for check in checks):
         gpus = find_gpus()
         checks += device_checks(gpus)
-    checks.append(memory_check())
+    checks += [memory_check(), defaults_check()]
     where = f"GPU {gpus[0].index}" if gpus else MAIN_MEMORY
     memory = gpus[0].free_bytes if gpus else psutil.virtual_memory().available
     well = all(check.status != "problem" for check in checks)
@@ -88,6 +89,7 @@ def document(well: bool, checks: Sequence[Check], where: str, memory: int) -> di
         "command": "doctor",
         "ok": well,
         "checks": [asdict(check) for check in checks],
+        "defaults": defaults_document(),
         "fits": {"in": where, "memory_bytes": memory, "models": [asdict(fit) for fit in fits(memory)]},
     }
 

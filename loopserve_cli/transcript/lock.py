@@ -7,6 +7,7 @@ the new one first, and who takes a lock looks whether the name still leads to wh
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 from loopserve_cli.errors import LoopserveError
 
 LOCKS = Path("/proc/locks")
+# Seconds, many times what `in_use` takes.
+GLANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +35,42 @@ class Holder:
 def lock(handle: int) -> bool:
     """Lock an open file; False where the system or its file system has no locks.
 
-    Raises BlockingIOError while another has it.
+    Raises BlockingIOError while another has it, for longer than `in_use` looks.
     """
     try:
         import fcntl
     except ImportError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(GLANCE)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:
         return False
     return True
+
+
+def in_use(path: Path) -> bool:
+    """Whether a chat has the file open, as far as locks tell; it is locked for others only while this looks."""
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def holder(handle: int) -> Holder | None:

@@ -1,0 +1,30 @@
+"""Which file --resume means: the one given, one of the state folder by its name, or the newest there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from loopserve_cli.chats.found import Saved, named, newest
+from loopserve_cli.chats.report import described, moment, one_line
+from loopserve_cli.config import ChatOptions
+
+
+def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
+    """The options with the file that is gone on with; `note` is told which the newest is.
+
+    Raises TranscriptError where there is none yet, and where the newest is damaged.
+    """
+    if options.resume_newest:
+        found = newest()
+        note(f"going on with {found.name}: {told(found)}")
+        return replace(options, resume=found.path, resume_newest=False)
+    if options.resume is not None and not options.resume.exists():
+        return replace(options, resume=named(str(options.resume)) or options.resume)
+    return options
+
+
+def told(saved: Saved) -> str:
+    """A dialogue in a line: when it was last said something in, how long it is, and how it begins."""
+    first = one_line(saved.first)
+    return f"{moment(saved.updated)}, {described(saved)}, {first[:60] + '…' if len(first) > 60 else first}"
