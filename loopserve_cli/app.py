@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from loopserve_cli import __version__
+from loopserve_cli import __version__, completions
 from loopserve_cli.bench.decode.flags import decode_flags
 from loopserve_cli.bench.decode.options import DecodeOptions
 from loopserve_cli.bench.device.flags import device_flags
@@ -43,7 +43,6 @@ CHAT_TEMPERATURE = 0.7
 app = typer.Typer(
     name="loopserve",
     help="Long multi-turn chat with a local language model, every turn measured.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -91,12 +90,15 @@ def chat(
         str | None,
         typer.Option(
             metavar="[FILE]",
+            autocompletion=completions.dialogues,
             help="Go on with a saved dialogue: a file, or a name that `loopserve chats` lists. Without FILE, last or "
             "before another option: the newest.",
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
-    ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
+    ui: Annotated[
+        str, typer.Option(metavar="|".join(UIS), help="How much to show.", autocompletion=completions.one_of(*UIS))
+    ] = "dashboard",
     special_tokens: SpecialTokens = False,
     thinking: Annotated[
         str | None, typer.Option(metavar="|".join(THINKING), help="What a model thinks before it answers.")
@@ -260,7 +262,10 @@ def profiles_list() -> int:
 
 @profiles.command("show")
 def profiles_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A profile's name, or a .toml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A profile's name, or a .toml file.", autocompletion=completions.profiles),
+    ],
     settings: Settings = None,
 ) -> int:
     """A profile's settings as they take effect, and where they were read."""

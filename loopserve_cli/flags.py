@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loopserve_cli import completions
 from loopserve_cli.config import DTYPES, QUANTS, ModelOptions, SamplingOptions, length
 from loopserve_cli.profile import DEFAULT_PROFILE, Profile, load_profile
 
@@ -20,7 +21,12 @@ Sampling = Callable[[float], SamplingOptions]
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a profile's setting, e.g. prefill.alpha=0.9; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a profile's setting, e.g. prefill.alpha=0.9; repeatable.",
+        autocompletion=completions.settings,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a file for one bad record, instead of leaving it out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -37,6 +43,7 @@ def model_flags(
         typer.Option(
             "--model",
             "-m",
+            autocompletion=completions.models,
             help="A hub name, a local folder (a LoRA adapter's too), a .gguf file, package:NAME (the model that an "
             "installed package ships), or demo (bundled, no download); `loopserve models` lists what is here. "
             "random:NAME, e.g. random:Llama-3.1-8B, has that shape and random weights: for timings, its answers mean "
@@ -108,7 +115,8 @@ def sampling_flags(
 
 def profile_flags(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")
+        str,
+        typer.Option("--profile", "-p", help="A profile's name, or a .toml file.", autocompletion=completions.profiles),
     ] = DEFAULT_PROFILE,
     settings: Settings = None,
 ) -> Profile:
@@ -120,7 +128,10 @@ def profiles_flags(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            "--profile", "-p", help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]"
+            "--profile",
+            "-p",
+            help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]",
+            autocompletion=completions.profiles,
         ),
     ] = None,
     settings: Settings = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loopserve_cli.chats.found import Saved, named, newest
-from loopserve_cli.chats.report import described, moment, one_line
+from loopserve_cli.chats.report import described, moment
 from loopserve_cli.config import ChatOptions
 
 
@@ -26,5 +26,5 @@ def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
 
 def told(saved: Saved) -> str:
     """A dialogue in a line: when it was last said something in, how long it is, and how it begins."""
-    first = one_line(saved.first)
+    first = saved.opening
     return f"{moment(saved.updated)}, {described(saved)}, {first[:60] + '…' if len(first) > 60 else first}"

@@ -44,6 +44,11 @@ class Saved:
         """What --resume finds it by."""
         return self.path.stem
 
+    @property
+    def opening(self) -> str:
+        """How it begins, in one line."""
+        return "(nothing said)" if self.first is None else " ".join(self.first[:400].split())
+
 
 def saved_files(folder: Path | None = None) -> list[Path]:
     """The files of the state folder, the one that was written last first."""
@@ -110,8 +115,13 @@ def _heads(lines: IO[bytes]) -> Iterator[str]:
         rest = line
         while rest and not rest.endswith(b"\n"):
             rest = lines.readline(BLOCK)
-        if USERS.match(b"\n" + line) and (begun := CONTENT.search(line.decode(errors="ignore"))) is not None:
+        if begins_turn(line) and (begun := CONTENT.search(line.decode(errors="ignore"))) is not None:
             yield json.loads(f'"{begun[1]}"', strict=False).encode(errors="replace").decode()
+
+
+def begins_turn(line: bytes) -> bool:
+    """Whether a line holds a message of the user's."""
+    return USERS.match(b"\n" + line[:OVERLAP]) is not None
 
 
 def _count(lines: IO[bytes]) -> int:

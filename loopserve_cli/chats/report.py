@@ -25,6 +25,7 @@ Row = tuple[Saved, list[Match]]
 
 def run(words: Sequence[str], as_json: bool) -> int:
     """Print the dialogues that hold all words, or all there are, the newest first; returns 0 also for none."""
+    words = [word for word in words if word.strip()]
     rows: list[Row] = []
     broken: list[TranscriptError] = []
     for path in saved_files():
@@ -99,7 +100,7 @@ def table(rows: Sequence[Saved], wide: bool) -> Table:
     shown.add_column("first message", no_wrap=True, overflow="ellipsis")
     for saved in rows:
         model = [saved.header.model or "n/a"] if wide else []
-        shown.add_row(saved.name, last_said(saved), f"{saved.turns:,}", *model, one_line(saved.first))
+        shown.add_row(saved.name, last_said(saved), f"{saved.turns:,}", *model, saved.opening)
     return shown
 
 
@@ -121,11 +122,6 @@ def described(saved: Saved) -> str:
 def last_said(saved: Saved) -> str:
     """When, or that a chat has it open."""
     return "in use" if saved.in_use else moment(saved.updated)
-
-
-def one_line(first: str | None) -> str:
-    """How a message begins, without its line ends."""
-    return "(nothing said)" if first is None else " ".join(first[:400].split())
 
 
 def moment(when: datetime, now: datetime | None = None) -> str:

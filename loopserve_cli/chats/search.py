@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from loopserve_cli.chats.found import begins_turn
 from loopserve_cli.files import TRANSCRIPT_LIMIT, Refused, read_file
 from loopserve_cli.transcript.ours import ROLES
 from loopserve_cli.transcript.place import Place
@@ -39,42 +39,37 @@ def search(path: Path, words: Sequence[str]) -> list[Match]:
     except OSError as error:
         raise place.error(f"cannot be read: {error.strerror}; change its mode") from None
     wanted = {word.lower() for word in words}
-    if not _may_hold(raw, wanted):
+    if not all(_may_hold(raw, word) for word in wanted):
         return []
     found = []
-    turn = 0
-    for row in _messages(raw, place):
-        turn += row.get("role") == "user"
-        content = row.get("content")
-        if row.get("role") not in ROLES or not isinstance(content, str):
-            continue
+    for turn, role, content in _messages(raw, wanted, place):
         folded = content.lower()
         here = {word for word in wanted if word in folded}
         if here:
-            found.append(Match(turn, row["role"], _around(content, min(folded.index(word) for word in here))))
+            found.append(Match(turn, role, _around(content, min(folded.index(word) for word in here))))
             wanted -= here
         if not wanted:
             return found
     return []
 
 
-def _may_hold(raw: bytes, words: set[str]) -> bool:
-    """Whether the words stand in the file at all: most files are left here, without parsing what turns measured."""
+def _may_hold(raw: bytes, word: str) -> bool:
+    """Whether the word stands there at all: most lines are left here, without parsing what turns measured."""
     text = raw.decode(errors="replace").lower()
-    return "\\u" in text or all(json.dumps(word, ensure_ascii=False)[1:-1] in text for word in words)
+    return json.dumps(word, ensure_ascii=False)[1:-1] in text or "\\u" in text
 
 
-def _messages(raw: bytes, place: Place) -> Iterator[dict[str, Any]]:
-    """The lines after the header; the last may be cut off."""
+def _messages(raw: bytes, words: set[str], place: Place) -> Iterator[tuple[int, str, str]]:
+    """The messages that may hold one of the words: turn, role and content; the last line may be cut off."""
+    turn = 0
     lines = raw.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
+        turn += begins_turn(line)
+        if not any(_may_hold(line, word) for word in words) or (number == len(lines) and not line.endswith(b"}")):
             continue
-        if number == len(lines) and not line.endswith(b"}"):
-            return
-        value = parse(Place(place.file, line=number), line)
-        if isinstance(value, dict):
-            yield value
+        row = parse(Place(place.file, line=number), line)
+        if isinstance(row, dict) and row.get("role") in ROLES and isinstance(row.get("content"), str):
+            yield turn, row["role"], row["content"]
 
 
 def _around(content: str, index: int) -> str:
