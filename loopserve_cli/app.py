@@ -211,7 +211,7 @@ def chats(
     json: Json = False,
 ) -> int:
     """List the saved dialogues, the newest first, or say where words stand in them."""
-    from loopserve_cli.chats import run
+    from loopserve_cli.chats.report import run
 
     return run(words or [], json)
 

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loopserve_cli.chats.found import Saved, named, newest
-from loopserve_cli.chats.report import described, moment
+from loopserve_cli.chats.report import described, moment, short
 from loopserve_cli.config import ChatOptions
+
+# Characters of the first message: enough to know it by, and in the screen's one line.
+OPENING = 32
 
 
 def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
@@ -17,7 +20,7 @@ def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
     """
     if options.resume_newest:
         found = newest()
-        note(f"going on with {found.name}: {told(found)}")
+        note(f"going on with {told(found)}")
         return replace(options, resume=found.path, resume_newest=False)
     if options.resume is not None and not options.resume.exists():
         return replace(options, resume=named(str(options.resume)) or options.resume)
@@ -25,6 +28,5 @@ def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
 
 
 def told(saved: Saved) -> str:
-    """A dialogue in a line: when it was last said something in, how long it is, and how it begins."""
-    first = saved.opening
-    return f"{moment(saved.updated)}, {described(saved)}, {first[:60] + '…' if len(first) > 60 else first}"
+    """A dialogue in a line: its name, when it was last said something in, how long it is, and how it begins."""
+    return f"{saved.name} ({moment(saved.updated)}, {described(saved)}): {short(saved.opening, OPENING)}"

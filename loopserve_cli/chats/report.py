@@ -18,6 +18,9 @@ from loopserve_cli.output import CleanConsole, output_console, print_document
 
 # Columns of the screen below which the model is left out.
 WITH_MODEL = 72
+MODEL_WIDTH = 20
+PADDING = 2
+UNKNOWN = "n/a"
 ROLES = {"system": "system prompt", "user": "you", "assistant": "answer"}
 
 Row = tuple[Saved, list[Match]]
@@ -74,14 +77,17 @@ def show(
 ) -> None:
     """The dialogues on `out`; what is wrong, and how to go on, on `err`."""
     if rows and not words:
-        out.print(table([saved for saved, _ in rows], wide=out.width >= WITH_MODEL))
+        out.print(table([saved for saved, _ in rows], out.width))
     for row in rows if words else ():
         for line in hits(*row, words):
             out.print(line, no_wrap=True, overflow="ellipsis")
     for error in broken:
         err.print(Text(f"not a dialogue: {error}", style="yellow"), soft_wrap=True)
-    if rows:
-        hint = f"go on with: loopserve chat --resume {rows[0][0].name}"
+    free = next((saved for saved, _ in rows if not saved.in_use), None)
+    if free is not None:
+        hint = f"go on with: loopserve chat --resume {free.name}"
+    elif rows:
+        return
     elif words:
         hint = f"no saved dialogue holds {' and '.join(words)}"
     else:
@@ -89,18 +95,25 @@ def show(
     err.print(Text(hint, style="dim"), soft_wrap=True)
 
 
-def table(rows: Sequence[Saved], wide: bool) -> Table:
-    """A line per dialogue; with `wide`, also the model."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    shown.add_column("name", no_wrap=True)
-    shown.add_column("last said", no_wrap=True)
-    shown.add_column("turns", justify="right", no_wrap=True)
-    if wide:
-        shown.add_column("model", no_wrap=True, overflow="ellipsis", max_width=20)
-    shown.add_column("first message", no_wrap=True, overflow="ellipsis")
-    for saved in rows:
-        model = [saved.header.model or "n/a"] if wide else []
-        shown.add_row(saved.name, last_said(saved), f"{saved.turns:,}", *model, saved.opening)
+def table(rows: Sequence[Saved], width: int) -> Table:
+    """A line per dialogue, in so many columns of the screen."""
+    shown = Table(box=None, pad_edge=False, padding=(0, PADDING, 0, 0))
+    columns = {
+        "name": [saved.name for saved in rows],
+        "last said": [last_said(saved) for saved in rows],
+        "turns": [f"{saved.turns:,}" for saved in rows],
+        "model": [short(saved.header.model or UNKNOWN, MODEL_WIDTH) for saved in rows],
+    }
+    if width < WITH_MODEL:
+        del columns["model"]
+    for title, cells in columns.items():
+        widest = max(map(len, (title, *cells)))
+        width -= widest + PADDING
+        shown.add_column(title, no_wrap=True, min_width=widest, justify="right" if title == "turns" else "left")
+    # It alone gives way: Rich would take from all of them alike.
+    shown.add_column("first message", no_wrap=True, overflow="ellipsis", max_width=max(width, len("first")))
+    for row in zip(*columns.values(), (saved.opening for saved in rows), strict=True):
+        shown.add_row(*row)
     return shown
 
 
@@ -116,12 +129,17 @@ def hits(saved: Saved, matches: Sequence[Match], words: Sequence[str]) -> Iterat
 
 def described(saved: Saved) -> str:
     """How long it is, and with which model."""
-    return f"{saved.turns:,} {'turn' if saved.turns == 1 else 'turns'}, {saved.header.model or 'n/a'}"
+    return f"{saved.turns:,} {'turn' if saved.turns == 1 else 'turns'}, {saved.header.model or UNKNOWN}"
 
 
 def last_said(saved: Saved) -> str:
     """When, or that a chat has it open."""
     return "in use" if saved.in_use else moment(saved.updated)
+
+
+def short(text: str, width: int) -> str:
+    """The text, or its beginning and dots."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def moment(when: datetime, now: datetime | None = None) -> str:
