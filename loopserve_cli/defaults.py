@@ -35,12 +35,13 @@ Check = Callable[[str, Any], Any]
 class Defaults:
     """The values of a file by key, such as "ui" or "sampling.top_p"; a key is its flag's name, but for `tier`.
 
-    `places` say by key where it stands, for errors.
+    `places` say by key where it stands, for errors; `exists` is whether there is a file.
     """
 
     file: Path
     values: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    exists: bool = False
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -78,9 +79,11 @@ def read_defaults(file: Path | None = None) -> Defaults:
     """The file's values, checked; none where there is no file. Raises UsageError that names file, line and key."""
     file = file or defaults_file()
     try:
-        text = read_file(file, PROFILE_LIMIT).decode("utf-8-sig")
-    except FileNotFoundError:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # nor in a home that is another user's
         return Defaults(file)
+    try:
+        text = read_file(file, PROFILE_LIMIT).decode("utf-8-sig")
     except Refused as refusal:
         raise UsageError(f"{file}: {refusal}") from None
     except IsADirectoryError:
@@ -97,7 +100,8 @@ def read_defaults(file: Path | None = None) -> Defaults:
         place = f"{file}:{line}: not valid TOML at column {column}" if column else f"{file}: not valid TOML"
         raise UsageError(f"{place}: {said}") from None
     places = {key: f"{file}{line_of(text, key)}" for key, _ in _flat(table)}
-    return Defaults(file, {key: _checked(key, value, places[key], file.parent) for key, value in _flat(table)}, places)
+    values = {key: _checked(key, value, places[key], file.parent) for key, value in _flat(table)}
+    return Defaults(file, values, places, exists=True)
 
 
 def line_of(text: str, key: str) -> str:

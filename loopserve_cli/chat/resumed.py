@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
         found = newest()
         note(f"going on with {told(found)}")
         return replace(options, resume=found.path, resume_newest=False)
-    if options.resume is not None and not options.resume.exists():
+    if options.resume is not None and not os.path.lexists(options.resume):
         return replace(options, resume=named(str(options.resume)) or options.resume)
     return options
 

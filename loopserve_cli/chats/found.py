@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,13 +57,15 @@ def saved_files(folder: Path | None = None) -> list[Path]:
     folder = folder or transcripts_folder()
     stamped = []
     try:
-        for path in folder.glob(f"*{ENDING}"):
-            try:
-                stamped.append((path.stat().st_mtime_ns, path.name, path))
-            except OSError:  # removed meanwhile, or a link that leads nowhere
-                continue
+        with os.scandir(folder) as entries:
+            paths = [Path(entry.path) for entry in entries if entry.name.endswith(ENDING)]
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise LoopserveError(f"{folder}: cannot be read: {error.strerror}; change its mode") from None
+    for path in paths:
+        with contextlib.suppress(OSError):  # removed meanwhile, or a link that leads nowhere
+            stamped.append((path.stat().st_mtime_ns, path.name, path))
     return [path for *_, path in sorted(stamped, reverse=True)]
 
 
@@ -93,9 +97,8 @@ def newest() -> Saved:
 
 def named(name: str) -> Path | None:
     """The file of the state folder that goes by a bare name, with its ending or without."""
-    if Path(name).name != name or "\0" in name:
-        return None
-    return next((path for end in ("", ENDING) if (path := transcripts_folder() / (name + end)).is_file()), None)
+    places = [transcripts_folder() / (name + end) for end in ("", ENDING)] if Path(name).name == name else []
+    return next((path for path in places if os.path.isfile(path)), None)
 
 
 def _header(lines: IO[bytes], place: Place) -> Header:

@@ -14,12 +14,12 @@ def defaults_check() -> Check:
     """Where the defaults are read from, and what they are; a wrong one keeps chat from running."""
     file = defaults_file()
     try:
-        values = read_defaults(file).values
+        defaults = read_defaults(file)
     except UsageError as error:
         return Check("defaults", "problem", str(error), "mend the file, or move it away")
-    if not file.exists():
+    if not defaults.exists:
         return Check("defaults", "ok", f"built-in; those of your own would stand in {file}")
-    shown = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    shown = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in defaults.values.items())
     return Check("defaults", "ok", f"{file}: {shown or 'sets nothing'}")
 
 
@@ -27,7 +27,7 @@ def defaults_document() -> dict[str, Any]:
     """The file and its values by key; null values where it is wrong."""
     file = defaults_file()
     try:
-        values = dict(read_defaults(file).values)
+        defaults = read_defaults(file)
     except UsageError as error:
         return {"file": str(file), "exists": True, "values": None, "problem": str(error)}
-    return {"file": str(file), "exists": file.exists(), "values": values, "problem": None}
+    return {"file": str(file), "exists": defaults.exists, "values": dict(defaults.values), "problem": None}
