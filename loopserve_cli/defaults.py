@@ -95,10 +95,10 @@ def read_defaults(file: Path | None = None) -> Defaults:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        said, _, where = str(error).removesuffix(")").partition(" (at line ")
-        line, _, column = where.partition(", column ")
-        place = f"{file}:{line}: not valid TOML at column {column}" if column else f"{file}: not valid TOML"
-        raise UsageError(f"{place}: {said}") from None
+        told = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", str(error), re.DOTALL)
+        said, line, column = told.groups() if told is not None else (str(error), len(text.splitlines()), None)
+        place = "" if column is None else f" at column {column}"
+        raise UsageError(f"{file}:{line}: not valid TOML{place}: {said}") from None
     places = {key: f"{file}{line_of(text, key)}" for key, _ in _flat(table)}
     values = {key: _checked(key, value, places[key], file.parent) for key, value in _flat(table)}
     return Defaults(file, values, places, exists=True)
