@@ -237,3 +237,21 @@ def test_the_view_fits_the_terminal(ui: str, terminal: bool, environ: dict[str, 
     view = choose_view(ui, console, environ)
     assert isinstance(view, expected)
     assert view.name in ("simple", "plain")
+
+
+def test_resume_alone_goes_on_in_the_newest_file(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert talk(monkeypatch, "one\r\x04") == 0
+    [path] = (home / "state" / "loopserve" / "transcripts").iterdir()
+    capsys.readouterr()
+    assert talk(monkeypatch, "two\r\x04", resume_newest=True) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(f"going on with {path.stem} (") and "1 turn, fake): one" in err.splitlines()[0]
+    assert said(path) == [("user", "one"), ("assistant", "the answer"), ("user", "two"), ("assistant", "the second")]
+    # A single turn, which without --resume is saved nowhere, stays in it too.
+    assert run(options(message="three", resume_newest=True)) == 0
+    assert said(path)[4:] == [("user", "three"), ("assistant", "the third")]
+    engine.answers.append("the fourth")
+    assert run(options(message="four", resume_newest=True, save=Path("copy.jsonl"))) == 0
+    assert len(said(path)) == 6 and len(said(Path("copy.jsonl"))) == 8

@@ -99,7 +99,7 @@ def test_words_of_a_flag(tab: Tab) -> None:
 def test_the_script_of_a_shell_is_shown(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("typer.completion._get_shell_name", lambda: shell)
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: (shell, f"/bin/{shell}"))
     with pytest.raises(SystemExit) as left:
         app.main(["--show-completion"])
     assert not left.value.code
@@ -109,10 +109,8 @@ def test_the_script_of_a_shell_is_shown(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count a child's processor time")
 @pytest.mark.parametrize("words", ["chat --profile ", "chat --set ", "chat --model ", "chat --resume "])
 def test_a_tab_is_quick_and_loads_nothing_heavy(words: str, tmp_path: Path) -> None:
-    code = "import sys, atexit\n"
-    code += (
-        "atexit.register(lambda: print([m for m in ('torch', 'transformers', 'rich.console') if m in sys.modules]))\n"
-    )
+    code = f"import sys, atexit; heavy = {HEAVY!r}\n"
+    code += "atexit.register(lambda: print([module for module in heavy if module in sys.modules]))\n"
     code += "from loopserve_cli.app import main; sys.exit(main())"
     asked = {"COMP_WORDS": f"loopserve {words}", "COMP_CWORD": "3", "_LOOPSERVE_COMPLETE": "complete_bash"}
     environ = os.environ | asked | {"XDG_STATE_HOME": str(tmp_path)}
@@ -127,6 +125,7 @@ def test_a_tab_is_quick_and_loads_nothing_heavy(words: str, tmp_path: Path) -> N
     assert min(seconds() for _ in range(3)) < 0.5
 
 
+HEAVY = ("torch", "transformers", "numpy", "prompt_toolkit")
 TAKES = {"--model", "-m", "--resume", "--system"}
 
 
