@@ -206,7 +206,7 @@ def models(
 def chats(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="Only dialogues that hold all of these, in any case."),
+        typer.Argument(metavar="WORD", help="Only dialogues that hold all of these, in any case."),
     ] = None,
     json: Json = False,
 ) -> int:
