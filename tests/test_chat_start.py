@@ -247,7 +247,7 @@ def test_resume_alone_goes_on_in_the_newest_file(
     capsys.readouterr()
     assert talk(monkeypatch, "two\r\x04", resume_newest=True) == 0
     err = capsys.readouterr().err
-    assert err.startswith(f"going on with {path.stem} (") and "1 turn, fake): one" in err.splitlines()[0]
+    assert err.startswith(f"going on with {path.stem} (") and "1 turn): one" in err.splitlines()[0]
     assert said(path) == [("user", "one"), ("assistant", "the answer"), ("user", "two"), ("assistant", "the second")]
     # A single turn, which without --resume is saved nowhere, stays in it too.
     assert run(options(message="three", resume_newest=True)) == 0

@@ -269,7 +269,7 @@ def test_resume_alone_is_the_newest_with_something_in_it(folder: Path) -> None:
     taken = resumed.resolved(options(resume_newest=True), told.append)
     assert taken == options(resume=folder / "new.jsonl")
     when = moment(look(folder / "new.jsonl").updated)
-    assert told == [f"going on with new ({when}, 2 turns, demo): What about about about about ab…"]
+    assert told == [f"going on with new ({when}, 2 turns): What about about about …"]
 
 
 def test_resume_alone_with_nothing_saved_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

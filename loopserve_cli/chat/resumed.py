@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from loopserve_cli.chats.found import Saved, named, newest
-from loopserve_cli.chats.report import described, moment, short
+from loopserve_cli.chats.report import length, moment, short
 from loopserve_cli.config import ChatOptions
 
-# Characters of the first message: enough to know it by, and in the screen's one line.
-OPENING = 32
+# Characters of the first message: enough to know it by, and all in one line of a screen.
+OPENING = 24
 
 
 def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
@@ -30,4 +30,4 @@ def resolved(options: ChatOptions, note: Callable[[str], None]) -> ChatOptions:
 
 def told(saved: Saved) -> str:
     """A dialogue in a line: its name, when it was last said something in, how long it is, and how it begins."""
-    return f"{saved.name} ({moment(saved.updated)}, {described(saved)}): {short(saved.opening, OPENING)}"
+    return f"{saved.name} ({moment(saved.updated)}, {length(saved)}): {short(saved.opening, OPENING)}"

@@ -119,7 +119,7 @@ def table(rows: Sequence[Saved], width: int) -> Table:
 
 def hits(saved: Saved, matches: Sequence[Match], words: Sequence[str]) -> Iterator[Text]:
     """A dialogue that was searched for, and under it where the words stand."""
-    yield Text(f"{saved.name}  {last_said(saved)}  {described(saved)}")
+    yield Text(f"{saved.name}  {last_said(saved)}  {length(saved)}, {saved.header.model or UNKNOWN}")
     for match in matches:
         place = f"turn {match.turn}, {ROLES[match.role]}" if match.turn else ROLES[match.role]
         line = Text(f"  {place}: {match.text}")
@@ -127,9 +127,9 @@ def hits(saved: Saved, matches: Sequence[Match], words: Sequence[str]) -> Iterat
         yield line
 
 
-def described(saved: Saved) -> str:
-    """How long it is, and with which model."""
-    return f"{saved.turns:,} {'turn' if saved.turns == 1 else 'turns'}, {saved.header.model or UNKNOWN}"
+def length(saved: Saved) -> str:
+    """How many turns it has."""
+    return f"{saved.turns:,} {'turn' if saved.turns == 1 else 'turns'}"
 
 
 def last_said(saved: Saved) -> str:
