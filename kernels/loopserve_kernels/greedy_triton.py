@@ -18,7 +18,7 @@ from loopserve_kernels.grid_triton import INFINITE, bits_of
 from loopserve_kernels.lines import LineMass
 from loopserve_kernels.tradeoff_triton import put
 
-BLOCK, WAYS, CHUNK = 1024, 8, 512
+BLOCK, WAYS, CHUNK = 2048, 8, 512
 
 
 @triton.jit
@@ -170,7 +170,10 @@ def greedy_lines_kernel(p_vertical, p_slash, p_end, p_reached, p_other_vertical,
 
 
 def greedy_lines_triton(mass: LineMass, positions: Tensor, rules: Rules, other: Lines | None = None) -> Lines:
-    """As `greedy_lines`, and the `other` lines of those heads where they are no more; widths are what the rules allow."""
+    """As `greedy_lines`, but the `other` lines of heads where they are no more, as `fewer` says.
+
+    Widths are what the rules allow, so that nothing depends on what was found.
+    """
     (plans, keys), rows, device = mass.vertical.shape, mass.lse.shape[1], mass.vertical.device
     sinks, local = min(rules.sinks, keys), min(rules.local, keys)
     most, width = (0 if rules.alpha >= 1 else min(rules.candidates, 2 * keys)), min(rules.candidates, keys)
