@@ -108,7 +108,13 @@ def sampling_flags(
 
 def profile_flags(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="A profile's name, or a .toml file.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            metavar="NAME",
+            help="A profile's name, or a .toml file; with settings changed: loopserve+keep.budget=512.",
+        ),
     ] = DEFAULT_PROFILE,
     settings: Settings = None,
 ) -> Profile:
@@ -120,7 +126,11 @@ def profiles_flags(
     profile: Annotated[
         list[str] | None,
         typer.Option(
-            "--profile", "-p", help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]"
+            "--profile",
+            "-p",
+            metavar="NAME",
+            help="A profile's name, or a .toml file; with settings changed: loopserve+keep.budget=512; repeatable. "
+            f"[default: {DEFAULT_PROFILE}]",
         ),
     ] = None,
     settings: Settings = None,

@@ -23,9 +23,11 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near}?" if near is not None else ""
 
 
-def beside(path: Path) -> list[str]:
-    """The names of the files of the same kind in a path's folder; none where that cannot be read."""
+def hint_file(path: Path) -> str:
+    """As `hint`, for a file that is not there: the nearest of its kind in its folder, whose suffix may be missing."""
     try:
-        return [one.name for one in sorted(path.parent.iterdir()) if one.suffix == path.suffix]
-    except OSError:
-        return []
+        there = {one.stem: one for one in sorted(path.parent.iterdir()) if path.suffix in ("", one.suffix)}
+    except (OSError, ValueError):
+        return ""
+    near = nearest(path.stem, there)
+    return f"; did you mean {there[near]}?" if near is not None else ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
-from loopserve_cli.nearest import beside, hint
+from loopserve_cli.nearest import hint, hint_file
 from loopserve_cli.phrases import filled, unknown_place
 from loopserve_cli.policy_settings import (
     DEFAULTS,
@@ -188,7 +188,7 @@ def profile_text(name: str) -> str:
         raise UsageError(f"{path}: {refusal}") from None
     except FileNotFoundError:
         if name.endswith(".toml"):
-            raise UsageError(f"{path}: no such file; check the path{hint(path.name, beside(path))}") from None
+            raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
         known = profile_names()
         listed = f"no profile {name!r}; known: {', '.join(known)}; or give the path of a .toml file"
         raise UsageError(listed + hint(name, known)) from None
