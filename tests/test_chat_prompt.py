@@ -171,7 +171,7 @@ def completions(text: str) -> list[str]:
 
 def test_completions_fit_the_place(tmp_path: Path) -> None:
     (tmp_path / "report.txt").write_text("x")
-    assert completions("/re") == ["retry", "read"]
+    assert completions("/re") == ["retry", "read", "reset"]
     assert completions("/set temp") == ["temperature"]
     assert "prefill.policy" in completions("/set ")
     assert completions("/set keep.policy ev") == ["everything"]

@@ -6,6 +6,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.validation import ValidationError
 
+from loopserve_cli.chat.block import GOES_ON, is_open
 from loopserve_cli.chat.interrupts import Interrupts
 from loopserve_cli.chat.terminal import encodable
 
@@ -13,13 +14,20 @@ NOT_UTF8 = "bytes that are not UTF-8 are replaced by \ufffd; correct it, or pres
 
 
 def bindings(interrupts: Interrupts) -> KeyBindings:
-    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's."""
+    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's.
+
+    In a block that three quotation marks began, Enter adds a line too.
+    """
     keys = KeyBindings()
 
     @keys.add("enter")
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         text = encodable(buffer.text)
+        if is_open(text):
+            buffer.newline(copy_margin=False)
+            buffer.validation_error = ValidationError(message=GOES_ON)
+            return
         if text == buffer.text:
             buffer.validate_and_handle()
             return

@@ -1,0 +1,17 @@
+"""What a chat began with, to go back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loopserve_cli.config import SamplingOptions
+from loopserve_cli.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The settings as the command line and the files had them."""
+
+    sampling: SamplingOptions
+    profile: Profile
+    shows_thinking: bool
