@@ -6,6 +6,9 @@ its docstring, has more behind the second ones, and is sent as it is.
 
 from __future__ import annotations
 
+from prompt_toolkit.document import Document
+from prompt_toolkit.validation import ValidationError, Validator
+
 MARKS = '"""'
 GOES_ON = 'Enter adds a line; """ and Enter send the message, Ctrl-C drops it'
 
@@ -21,3 +24,12 @@ def block_of(text: str) -> str | None:
     if text.count(MARKS) != 2 or not (text.startswith(MARKS) and text.endswith(MARKS)):
         return None
     return text.removeprefix(MARKS).removesuffix(MARKS).strip("\n")
+
+
+class BlockHint(Validator):
+    """While a block is open, says below the input line how it ends; Enter does not send such text anyway."""
+
+    def validate(self, document: Document) -> None:
+        """Raise the hint as the error that prompt_toolkit shows."""
+        if is_open(document.text):
+            raise ValidationError(cursor_position=document.cursor_position, message=GOES_ON)

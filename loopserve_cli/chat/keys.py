@@ -6,7 +6,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.validation import ValidationError
 
-from loopserve_cli.chat.block import GOES_ON, is_open
+from loopserve_cli.chat.block import is_open
 from loopserve_cli.chat.interrupts import Interrupts
 from loopserve_cli.chat.terminal import encodable
 
@@ -26,7 +26,6 @@ def bindings(interrupts: Interrupts) -> KeyBindings:
         text = encodable(buffer.text)
         if is_open(text):
             buffer.newline(copy_margin=False)
-            buffer.validation_error = ValidationError(message=GOES_ON)
             return
         if text == buffer.text:
             buffer.validate_and_handle()

@@ -38,12 +38,12 @@ def run_repl(session: Session, prompt: PromptSession[str]) -> int:
             while not session.closing and interrupts.ending is None:
                 try:
                     line = next_line(session, prompt)
+                    if is_farewell(line):
+                        ask_to_leave(session, prompt, next_line)
+                        continue
                 except EOFError:
                     break
-                if is_farewell(line):
-                    ask_to_leave(session, prompt, next_line)
-                else:
-                    step(session, line)
+                step(session, line)
             farewell(session)
         except BrokenPipeError:
             raise

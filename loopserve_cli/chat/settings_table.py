@@ -46,7 +46,7 @@ class SettingsTable:
         table.add_column("setting", no_wrap=True)
         table.add_column("value", overflow="fold", max_width=width // 4)
         if width >= WIDE:
-            table.add_column("range", overflow="fold", max_width=26)
+            table.add_column("range", overflow="fold", max_width=26 if width < 160 else width // 3)
         table.add_column("meaning")
         for row in self.rows:
             meaning = Text(row.meaning, style="dim")

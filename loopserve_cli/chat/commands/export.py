@@ -26,8 +26,10 @@ def export(session: Session, argument: str) -> None:
     if not any(message.role == "user" for message in messages):
         raise UsageError("there is nothing to export yet")
     text = as_markdown(messages, session.model, conversation.engine.profile.name, conversation.date)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file name")
     there = path.exists()
-    if there and path.is_file() and not overwrite:
+    if there and not overwrite:
         raise UsageError(f"{path} exists already; give another name, or add {OVERWRITE}")
     write_whole(path, text.encode("utf-8", "replace"), overwrite, PRIVATE)
     session.note(f"wrote {len(messages)} messages to {path}" + (", over what was there" if there else ""))

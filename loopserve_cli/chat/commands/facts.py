@@ -41,10 +41,7 @@ def facts(session: Session) -> list[tuple[str, str]]:
         ("profile", f"{engine.profile.name}: {engine.profile.description}"),
         ("tier", f"{tier}: {TIERS[tier]}"),
         ("view", session.view.name),
-        (
-            "dialogue",
-            f"{count(conversation.turns)} turn{'' if conversation.turns == 1 else 's'}, began {began(session)}",
-        ),
+        ("dialogue", f"{turns(session)}, began {began(session)}"),
         ("transcript", transcript(session)),
     ]
 
