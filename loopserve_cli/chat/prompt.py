@@ -21,12 +21,6 @@ from loopserve_cli.printable import printable_line
 
 HINT = {"validation-toolbar": "noinherit ansiyellow"}
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold", **HINT})
-    {
-        "bottom-toolbar": "noreverse ansibrightblack",
-        "prompt": "ansicyan bold",
-        "validation-toolbar": "noinherit ansiyellow",
-    }
-)
 REFRESH_SECONDS = 0.5
 
 
