@@ -14,17 +14,14 @@ NOT_UTF8 = "bytes that are not UTF-8 are replaced by \ufffd; correct it, or pres
 
 
 def bindings(interrupts: Interrupts) -> KeyBindings:
-    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's.
-
-    In a block that three quotation marks began, Enter adds a line too.
-    """
+    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's."""
     keys = KeyBindings()
 
     @keys.add("enter")
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         text = encodable(buffer.text)
-        if is_open(text):
+        if is_open(text):  # a message of several lines goes on
             buffer.newline(copy_margin=False)
             return
         if text == buffer.text:

@@ -37,4 +37,4 @@ def ask_to_leave(
         prompt.message, buffer.history = message, history
     session.closing = answer in YES
     if answer in NO:
-        session.note('going on; """bye""" sends the word')
+        session.note('going on; """bye""" sends the word\n')

@@ -51,7 +51,6 @@ def help_(session: Session, argument: str) -> None:
 COMMANDS = (
     Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
     Command("stats", show.stats, "what every turn so far measured"),
-    Command("show", show_chat, "the model, its template, context, dtype and tier, the profile, where this is saved"),
     Command("tokens", show.tokens, "how long the dialogue is, in tokens"),
     Command("undo", dialogue.undo, "take the last exchange back"),
     Command("retry", dialogue.retry, "ask the last message again, in place of its answer"),
@@ -85,6 +84,7 @@ COMMANDS = (
     ),
     Command("reset", reset, "put all settings, or one, back as the chat began", "[KEY]", choices=reset_choices),
     Command("profile", settings.profile, "show or change the profile", "[NAME]", choices=settings.profile_choices),
+    Command("show", show_chat, "the model, its template, context, dtype and tier, the profile, where this is saved"),
     Command("clear", dialogue.clear, "forget the dialogue, here and in the transcript; the system prompt stays"),
     Command("exit", dialogue.leave, "leave", aliases=("quit", "bye")),
 )
