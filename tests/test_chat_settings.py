@@ -103,7 +103,10 @@ def test_a_policy_is_explained_by_what_each_does() -> None:
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("temperature", ["range         0 to 100", "default       0.0 (0.7 with any model but demo)"]),
+        (
+            "temperature",
+            ["range         0 to 100", "default       0.0 (of demo; a chat with another model varies more)"],
+        ),
         ("seed", ["seed = none", "range         a whole number, or none"]),
         ("stop", ["default       none"]),
         ("thinking", ["thinking = show", "range         show, hide"]),

@@ -47,7 +47,7 @@ def default_of(key: str, profile: Profile) -> tuple[object, str] | None:
         settings = DEFAULTS[section].get(policy, {})
         return (settings[name], f"of policy {policy}") if name in settings else None
     if key == "temperature":
-        return 0.0, "0.7 with any model but demo"
+        return 0.0, "of demo; a chat with another model varies more"
     return (getattr(SamplingOptions(), key), "") if hasattr(SamplingOptions(), key) else None
 
 
