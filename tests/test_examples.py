@@ -63,3 +63,10 @@ def test_an_example_is_understood(
     given = shlex.split(words)
     assert app.main(given[: given.index(">")] if ">" in given else given) == 0
     assert ran or capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["chat", "replay", "bench turns", "bench decode"])
+def test_the_help_tells_how_a_profile_is_changed_by_its_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main([*name.split(), "--help"]) == 0
+    options = capsys.readouterr().out.partition("\n  Examples:\n")[0]
+    assert "loopserve+keep.budget=512" in options
