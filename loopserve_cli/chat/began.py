@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loopserve_cli.config import SamplingOptions
@@ -10,8 +11,11 @@ from loopserve_cli.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """The settings as the command line and the files had them."""
+    """The settings as the command line and the files had them.
+
+    `others` are those that are neither sampling nor of the profile, as `/set` writes them.
+    """
 
     sampling: SamplingOptions
     profile: Profile
-    shows_thinking: bool
+    others: Mapping[str, str]

@@ -56,7 +56,8 @@ class Session:
         self.sampling = sampling
         self.autosave = autosave
         self.view = view
-        self.began = Began(sampling, conversation.engine.profile, view.shows_thinking)
+        others = {"thinking": "show" if view.shows_thinking else "hide"}
+        self.began = Began(sampling, conversation.engine.profile, others)
         self.out = out
         self.err = err
         self.interrupts = interrupts or Interrupts()

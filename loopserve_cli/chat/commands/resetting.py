@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from loopserve_cli.chat.commands.settings import (
     SAMPLING,
+    change,
     change_profile,
     check_known,
     current,
     keys,
-    show_thinking,
     value_in,
     written,
 )
@@ -29,8 +29,8 @@ def reset(session: Session, argument: str) -> None:
     key = whole_name(name)
     check_known(session, name, key)
     began = session.began
-    if key == "thinking":
-        show_thinking(session, "show" if began.shows_thinking else "hide")
+    if key in began.others:
+        change(session, key, began.others[key])
     elif key in SAMPLING:
         session.sampling = replace(session.sampling, **{key: getattr(began.sampling, key)})
         session.note(f"{key} = {written(current(session, key))}")
@@ -48,9 +48,10 @@ def _reset_all(session: Session) -> None:
         if getattr(session.sampling, key) != getattr(began.sampling, key):
             told.append(f"{key} = {written(getattr(began.sampling, key))}")
     session.sampling = began.sampling
-    if session.view.shows_thinking != began.shows_thinking:
-        session.view.shows_thinking = began.shows_thinking
-        told.append("thinking = " + ("show" if began.shows_thinking else "hide"))
+    for key, value in began.others.items():
+        if current(session, key) != value:
+            change(session, key, value)
+            told.append(f"{key} = {value}")
     session.note(f"as the chat began: {', '.join(told)}" if told else "all is as the chat began")
 
 
@@ -86,6 +87,6 @@ def began_with(session: Session, key: str) -> object:
     began = session.began
     if key in SAMPLING:
         return getattr(began.sampling, key)
-    if key == "thinking":
-        return "show" if began.shows_thinking else "hide"
+    if key in began.others:
+        return began.others[key]
     return value_in(began.profile, key)
