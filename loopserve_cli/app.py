@@ -23,6 +23,7 @@ from loopserve_cli.bench.options import TurnsOptions
 from loopserve_cli.chat_command import NEWEST, ChatCommand
 from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
+from loopserve_cli.examples import epilog
 from loopserve_cli.flags import (
     Json,
     Sampling,
@@ -43,12 +44,13 @@ CHAT_TEMPERATURE = 0.7
 app = typer.Typer(
     name="loopserve",
     help="Long multi-turn chat with a local language model, every turn measured.",
+    epilog=epilog(""),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Time the engine on made-up and bundled dialogues.")
-profiles = typer.Typer(help="Acceleration profiles: list, show or check them.")
+bench = typer.Typer(help="Time the engine on made-up and bundled dialogues.", epilog=epilog("bench"))
+profiles = typer.Typer(help="Acceleration profiles: list, show or check them.", epilog=epilog("profiles"))
 app.add_typer(bench, name="bench")
 app.add_typer(profiles, name="profiles")
 
@@ -75,7 +77,7 @@ def help_if_bare(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command(cls=ChatCommand)
+@app.command(cls=ChatCommand, epilog=epilog("chat"))
 @takes(model=model_flags, profile=profile_flags, sampling=sampling_flags)
 def chat(
     invocation: typer.Context,
@@ -119,7 +121,7 @@ def chat(
     return run(options)
 
 
-@app.command()
+@app.command(epilog=epilog("replay"))
 @takes(model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
 def replay(
     model: ModelOptions,
@@ -162,7 +164,7 @@ def replay(
     return run(options)
 
 
-@app.command()
+@app.command(epilog=epilog("convert"))
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="IN", help="A dialogue file in any format that replay reads, or - for stdin.")
@@ -183,7 +185,7 @@ def convert(
     return 0
 
 
-@app.command()
+@app.command(epilog=epilog("doctor"))
 def doctor(json: Json = False) -> int:
     """Say what this machine has, what fits, and what to do about what is missing."""
     from loopserve_cli.doctor import run
@@ -191,7 +193,7 @@ def doctor(json: Json = False) -> int:
     return run(json)
 
 
-@app.command()
+@app.command(epilog=epilog("models"))
 def models(
     dtype: Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Count the weights in this format.")] = "auto",
     json: Json = False,
@@ -202,7 +204,7 @@ def models(
     return run(dtype, json)
 
 
-@app.command()
+@app.command(epilog=epilog("chats"))
 def chats(
     words: Annotated[
         list[str] | None,
@@ -216,7 +218,7 @@ def chats(
     return run(words or [], json)
 
 
-@bench.command("turns")
+@bench.command("turns", epilog=epilog("bench turns"))
 @takes(options=turns_flags, model=model_flags)
 def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) -> int:
     """Time a profile, or several, against transformers' own generate or another profile, on the same tokens."""
@@ -225,7 +227,7 @@ def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) 
     return run_turns(replace(options, model=model, json=json))
 
 
-@bench.command("decode")
+@bench.command("decode", epilog=epilog("bench decode"))
 @takes(options=decode_flags, model=model_flags)
 def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
     """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
@@ -234,7 +236,7 @@ def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False
     return run_decode(replace(options, model=model, json=json))
 
 
-@bench.command("kernels")
+@bench.command("kernels", epilog=epilog("bench kernels"))
 @takes(options=kernels_flags)
 def bench_kernels(options: KernelsOptions, json: Json = False) -> int:
     """Time one layer's sparse attention against the best dense one, and measure what its lines really hold."""
@@ -243,7 +245,7 @@ def bench_kernels(options: KernelsOptions, json: Json = False) -> int:
     return run_kernels(replace(options, json=json))
 
 
-@bench.command("device")
+@bench.command("device", epilog=epilog("bench device"))
 @takes(options=device_flags)
 def bench_device(options: DeviceOptions, json: Json = False) -> int:
     """Qualify this machine in stages: what it can do at best, what the kernels reach, whether all of it runs."""
@@ -252,7 +254,7 @@ def bench_device(options: DeviceOptions, json: Json = False) -> int:
     return run_device(replace(options, json=json))
 
 
-@profiles.command("list")
+@profiles.command("list", epilog=epilog("profiles list"))
 def profiles_list() -> int:
     """The profiles by name."""
     from loopserve_cli.profiles_view import list_profiles
@@ -260,11 +262,15 @@ def profiles_list() -> int:
     return list_profiles()
 
 
-@profiles.command("show")
+@profiles.command("show", epilog=epilog("profiles show"))
 def profiles_show(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="A profile's name, or a .toml file.", autocompletion=completions.profiles),
+        typer.Argument(
+            metavar="NAME",
+            help="A profile's name, a .toml file, or NAME+SECTION.KEY=VALUE.",
+            autocompletion=completions.profiles,
+        ),
     ],
     settings: Settings = None,
 ) -> int:
@@ -274,7 +280,7 @@ def profiles_show(
     return show_profile(name, settings or [])
 
 
-@profiles.command("check")
+@profiles.command("check", epilog=epilog("profiles check"))
 def profiles_check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")]) -> int:
     """Whether a profile's file is right, or the first thing that is wrong in it."""
     from loopserve_cli.profiles_view import check_profile

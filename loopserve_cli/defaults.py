@@ -23,7 +23,8 @@ from loopserve_cli.config import SAMPLING_RANGES, THINKING, UIS, ModelOptions, S
 from loopserve_cli.errors import UsageError
 from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
 from loopserve_cli.folders import config_folder
-from loopserve_cli.profile import TIERS, Setting, brief, load_profile, whole_name
+from loopserve_cli.policy_settings import TIERS, Setting, brief, whole_name
+from loopserve_cli.profile import load_profile
 
 SAMPLING = "sampling"
 TIER = "tier"

@@ -116,7 +116,13 @@ def sampling_flags(
 def profile_flags(
     profile: Annotated[
         str,
-        typer.Option("--profile", "-p", help="A profile's name, or a .toml file.", autocompletion=completions.profiles),
+        typer.Option(
+            "--profile",
+            "-p",
+            metavar="NAME",
+            help="A profile's name, or a .toml file; with settings changed: loopserve+keep.budget=512.",
+            autocompletion=completions.profiles,
+        ),
     ] = DEFAULT_PROFILE,
     settings: Settings = None,
 ) -> Profile:
@@ -130,7 +136,9 @@ def profiles_flags(
         typer.Option(
             "--profile",
             "-p",
-            help=f"A profile's name, or a .toml file; repeatable. [default: {DEFAULT_PROFILE}]",
+            metavar="NAME",
+            help="A profile's name, or a .toml file; with settings changed: loopserve+keep.budget=512; repeatable. "
+            f"[default: {DEFAULT_PROFILE}]",
             autocompletion=completions.profiles,
         ),
     ] = None,

@@ -1,11 +1,11 @@
 """Profiles: an acceleration method as two policies and their numbers, read from TOML and checked.
 
-What a number may be is said once, in `SETTINGS`; which policy reads which, and what it is unless a profile
-says so, in `PREFILL_DEFAULTS` and `KEEP_DEFAULTS`.
+What the numbers may be stands in `policy_settings`.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,131 +14,27 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
+from loopserve_cli.nearest import hint, hint_file
+from loopserve_cli.phrases import filled, unknown_place
+from loopserve_cli.policy_settings import (
+    DEFAULTS,
+    KEEP_DEFAULTS,
+    KEEP_POLICIES,
+    LONGEST,
+    NOT_EVICTING,
+    POLICIES,
+    PREFILL_DEFAULTS,
+    PREFILL_POLICIES,
+    SETTINGS,
+    Setting,
+    brief,
+    every_setting,
+    sections_of,
+    short_names,
+    whole_name,
+)
 
 DEFAULT_PROFILE = "loopserve"
-# No dialogue is longer, in tokens: a larger number of keys, rows or tokens says nothing.
-LONGEST = 2**24
-# Rows of queries that are held in every layer, or compared with every key.
-MOST_ROWS = 4096
-
-
-def brief(value: Any) -> str:
-    """A setting's value as an error shows it; a very long one is cut."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What one number or word of a profile may be."""
-
-    kind: type
-    low: float = 0
-    high: float = LONGEST
-    choices: tuple[str, ...] = ()
-
-    def check(self, name: str, value: Any) -> Any:
-        """The value in its type; raises UsageError with the setting's name and range."""
-        if self.choices:
-            if value not in self.choices:
-                raise UsageError(f"{name} is {brief(value)}; choose one of {', '.join(self.choices)}")
-            return value
-        if isinstance(value, str):
-            try:
-                value = self.kind(value)
-            except ValueError:
-                raise UsageError(f"{name} is {brief(value)}, but must be a number") from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise UsageError(f"{name} is {brief(value)}, but must be a number")
-        if not self.low <= value <= self.high:
-            shown = brief(value) if isinstance(value, int) else f"{value:g}"
-            raise UsageError(f"{name} is {shown}, but must be from {self.low:g} to {self.high:.10g}")
-        if self.kind is int and value != int(value):
-            raise UsageError(f"{name} is {brief(value)}, but must be a whole number")
-        return self.kind(value)
-
-
-# Where the full history stays: on the device, in the host's memory, or only as far as the keep policy wants it.
-TIERS = ("device", "host", "evict")
-# Keep policies that say no fixed number of keys per head, which a frozen segment needs.
-NOT_EVICTING = ("everything", "adakv")
-
-SETTINGS: dict[str, dict[str, Setting]] = {
-    "prefill": {
-        "alpha": Setting(float, 0.01, 1.0),
-        "sample_rows": Setting(int, 1, MOST_ROWS),
-        "candidates": Setting(int, 1),
-        "share": Setting(str, choices=("head", "group")),
-        "objective": Setting(str, choices=("lines", "optimal", "latency")),
-        "verticals": Setting(int, 0),
-        "slashes": Setting(int, 1),
-        "window": Setting(int, 1, MOST_ROWS),
-        "sinks": Setting(int, 0),
-        "local": Setting(int, 1),
-        "dense_rows": Setting(int, 0),
-        "min_new": Setting(int, 1),
-        "min_keys": Setting(int, 1),
-        "most_density": Setting(float, 0.0, 1.0),
-    },
-    "keep": {
-        "budget": Setting(int, 1),
-        "interval": Setting(int, 1),
-        "first": Setting(str, choices=("prompt", "full")),
-        "group": Setting(str, choices=("mean", "max")),
-        "follow": Setting(int, 0, MOST_ROWS),
-        "sinks": Setting(int, 0),
-        "recent": Setting(int, 0),
-        "window": Setting(int, 1, MOST_ROWS),
-        "pool_width": Setting(int, 1, MOST_ROWS),
-        "floor": Setting(float, 0.0, 1.0),
-    },
-    "retain": {"tier": Setting(str, choices=TIERS)},
-}
-# Every policy with the settings it reads and what they are when a profile does not say. The shipped profiles
-# say all of them, and explain them.
-OPEN_GATE = {"min_new": 1, "min_keys": 1, "most_density": 1.0}
-PREFILL_DEFAULTS: dict[str, dict[str, Any]] = {
-    "dense": {},
-    "a_shape": {"sinks": 128, "local": 3968, **OPEN_GATE},
-    "tri_shape": {"sinks": 128, "local": 3968, "dense_rows": 100, **OPEN_GATE},
-    "minference": {"verticals": 1000, "slashes": 6096, "window": 64, "sinks": 30, "local": 100, **OPEN_GATE},
-    "online": {
-        "alpha": 0.95,
-        "sample_rows": 64,
-        "candidates": 8192,
-        "sinks": 4,
-        "local": 64,
-        "share": "head",
-        "objective": "latency",
-        "dense_rows": 64,
-        "min_new": 1024,
-        "min_keys": 6144,
-        "most_density": 0.5,
-    },
-}
-KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
-    "everything": {},
-    "streaming": {"budget": 1024, "sinks": 4},
-    "snapkv": {"budget": 1024, "window": 32, "pool_width": 5},
-    "adakv": {"budget": 1024, "window": 32, "pool_width": 5, "floor": 0.2},
-    "h2o": {"budget": 1024},
-    "progressive": {
-        "budget": 1024,
-        "interval": 16,
-        "first": "full",
-        "group": "mean",
-        "follow": 8,
-        "sinks": 4,
-        "recent": 16,
-    },
-}
-DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
-PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}
-KEEP_POLICIES = {name: tuple(settings) for name, settings in KEEP_DEFAULTS.items()}
-POLICIES = {"prefill": PREFILL_POLICIES, "keep": KEEP_POLICIES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +47,13 @@ class PolicyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An acceleration method: how prefill attends, which keys decoding keeps, where the rest stays."""
+    """An acceleration method: how prefill attends, which keys decoding keeps, where the rest stays.
+
+    `about` is the description as its file has it, with places for settings, such as {keep.budget}.
+    """
 
     name: str
-    description: str
+    about: str
     prefill: PolicyOptions
     keep: PolicyOptions
     retain: Mapping[str, Any] = field(default_factory=lambda: {"tier": "device"})
@@ -163,6 +62,11 @@ class Profile:
     def attends_to_everything(self) -> bool:
         """Whether nothing is left out, so that its greedy tokens are full attention's, however a dialogue was fed."""
         return self.prefill.policy == "dense" and self.keep.policy == "everything"
+
+    @property
+    def description(self) -> str:
+        """What the profile does in a line, with the numbers of now."""
+        return filled(self.about, {section: self._section(section) for section in SETTINGS})
 
     def with_overrides(self, overrides: Iterable[str]) -> Profile:
         """The profile with "[SECTION.]KEY=VALUE" settings replaced; a changed profile's name says so."""
@@ -176,7 +80,8 @@ class Profile:
                 both = " or ".join(f"{section}.{path}" for section in sections)
                 raise UsageError(f"--set {path} could be {both}; say which")
             if not (equals and dot):
-                raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9")
+                meant = hint(path, [*every_setting(), *short_names()]) if equals else ""
+                raise UsageError(f"--set {text!r} is not SECTION.KEY=VALUE, for example prefill.alpha=0.9{meant}")
             value = value.strip()
             # Another policy begins with its own numbers: those of the old one mean nothing to it.
             table = {key: value} if key == "policy" else {**profile._section(section), key: value}
@@ -192,27 +97,30 @@ class Profile:
         if section == "retain":
             return dict(self.retain)
         if section not in POLICIES:
-            raise UsageError(f"unknown section {section!r}; a profile has prefill, keep and retain")
+            meant = hint(section, SETTINGS)
+            raise UsageError(f"unknown section {section!r}; a profile has prefill, keep and retain{meant}")
         options: PolicyOptions = getattr(self, section)
         return {"policy": options.policy, **options.settings}
 
 
-def sections_of(key: str) -> list[str]:
-    """The sections that know a setting of this name."""
-    return [section for section, settings in SETTINGS.items() if key in settings]
-
-
-def whole_name(key: str) -> str:
-    """A setting with its section: "alpha" is "prefill.alpha", since no other section has such a key."""
-    sections = sections_of(key)
-    return f"{sections[0]}.{key}" if len(sections) == 1 else key
-
-
 def changed_name(name: str, path: str, value: str) -> str:
-    """A profile's name with one more setting in it; setting the same again replaces it."""
-    base, *settings = name.split("+")
-    kept = [text for text in settings if text.partition("=")[0] != path]
-    return "+".join([base, *kept, f"{path}={value}"])
+    """A profile's name with one more setting in it; setting the same again replaces it.
+
+    Another policy replaces all settings of its section.
+    """
+    base, settings = parted(name)
+    section, _, key = path.partition(".")
+    gone = f"{section}." if key == "policy" else f"{path}="
+    return "+".join([base, *(text for text in settings if not text.startswith(gone)), f"{path}={value}"])
+
+
+def parted(name: str) -> tuple[str, list[str]]:
+    """A profile's name, or its file, and the settings that "NAME+SECTION.KEY=VALUE" changes, in that order."""
+    folder, slash, last = name.rpartition("/")
+    if last.endswith(".toml"):
+        return name, []
+    base, *settings = re.split(r"\+(?=[A-Za-z_])", last)  # a number may be 1e+3
+    return folder + slash + base, settings
 
 
 def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -223,21 +131,25 @@ def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[s
         if policy is None:
             raise UsageError(f"{where}: [{section}] names no policy; known: {', '.join(POLICIES[section])}")
         if not isinstance(policy, str) or policy not in POLICIES[section]:
-            raise UsageError(f"{where}: unknown {section} policy {policy!r}; known: {', '.join(POLICIES[section])}")
+            raise UsageError(
+                f"{where}: unknown {section} policy {policy!r}; known: {', '.join(POLICIES[section])}"
+                f"{hint(str(policy), POLICIES[section])}"
+            )
     settings = dict(DEFAULTS.get(section, {}).get(str(policy), {}))
     for key, value in table.items():
         if key == "policy" and section in POLICIES:
             continue
         if key not in allowed:
-            raise UsageError(f"{where}: unknown key {section}.{key}; known: {', '.join(allowed)}")
+            known = ", ".join(allowed)
+            raise UsageError(f"{where}: unknown key {section}.{key}; known: {known}{hint(key, allowed)}")
         try:
             settings[key] = allowed[key].check(f"{section}.{key}", value)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
         if section in POLICIES and key not in POLICIES[section][str(policy)]:
             readers = [name for name, keys in POLICIES[section].items() if key in keys]
-            hint = f"; it belongs to {', '.join(readers)}" if readers else ""
-            raise UsageError(f"{where}: {section} policy {policy!r} has no setting {key!r}{hint}")
+            belongs = f"; it belongs to {', '.join(readers)}" if readers else ""
+            raise UsageError(f"{where}: {section} policy {policy!r} has no setting {key!r}{belongs}")
     return settings
 
 
@@ -262,19 +174,24 @@ def load_profile(name: str) -> Profile:
 
     "NAME+SECTION.KEY=VALUE", the name that an override gives a profile, loads it with that override.
     """
-    if "+" in name and not name.endswith(".toml"):
-        base, *settings = name.split("+")
-        return load_profile(base).with_overrides(settings)
+    base, settings = parted(name)
+    profile = profile_of(base, profile_text(base))
+    return profile.with_overrides(settings) if settings else profile
+
+
+def profile_text(name: str) -> str:
+    """What stands in a profile's file; raises UsageError, with the nearest name, where there is none to read."""
     path = profile_path(name)
     try:
-        text = read_file(path, PROFILE_LIMIT, streams=True).decode("utf-8-sig")
+        return read_file(path, PROFILE_LIMIT, streams=True).decode("utf-8-sig")
     except Refused as refusal:
         raise UsageError(f"{path}: {refusal}") from None
     except FileNotFoundError:
         if name.endswith(".toml"):
-            raise UsageError(f"{path}: no such file; check the path") from None
-        known = ", ".join(profile_names())
-        raise UsageError(f"no profile {name!r}; known: {known}; or give the path of a .toml file") from None
+            raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
+        known = profile_names()
+        listed = f"no profile {name!r}; known: {', '.join(known)}; or give the path of a .toml file"
+        raise UsageError(listed + hint(name, known)) from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder; give a .toml file") from None
     except OSError as error:
@@ -283,6 +200,11 @@ def load_profile(name: str) -> Profile:
         raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except ValueError:
         raise UsageError(f"{name[:40]!r} is no file's name: it holds a NUL or half a character") from None
+
+
+def profile_of(name: str, text: str) -> Profile:
+    """The profile that a file's text describes; `name` is what the user calls the file."""
+    path = profile_path(name)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -292,14 +214,18 @@ def load_profile(name: str) -> Profile:
 
 def parse_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
     """A profile from its TOML table; every key is checked."""
+    known = ["description", *SETTINGS]
     for key, value in table.items():
-        if key != "description" and key not in SETTINGS:
-            raise UsageError(f"{where}: unknown key {key!r}; known: description, {', '.join(SETTINGS)}")
+        if key not in known:
+            raise UsageError(f"{where}: unknown key {key!r}; known: {', '.join(known)}{hint(key, known)}")
         if key != "description" and not isinstance(value, dict):
             raise UsageError(f"{where}: {key} must be a table, written [{key}]")
     description = table.get("description")
     if not isinstance(description, str) or not description:
         raise UsageError(f"{where}: description is missing; say in a line what the profile does")
+    wrong = unknown_place(description)
+    if wrong is not None:
+        raise UsageError(f"{where}: the description names {{{wrong[0]}}}, which is no setting{hint(*wrong)}")
     options = {}
     for section in POLICIES:
         settings = _check_section(section, table.get(section, {}), where)
@@ -318,3 +244,29 @@ def _check_tier(profile: Profile) -> None:
             f"profile {profile.name}: retain.tier evict needs a keep policy with the same number of keys in every "
             f"head, not {profile.keep.policy}; choose one of {fitting}"
         )
+
+
+__all__ = [
+    "DEFAULTS",
+    "DEFAULT_PROFILE",
+    "KEEP_DEFAULTS",
+    "KEEP_POLICIES",
+    "LONGEST",
+    "POLICIES",
+    "PREFILL_DEFAULTS",
+    "PREFILL_POLICIES",
+    "SETTINGS",
+    "PolicyOptions",
+    "Profile",
+    "Setting",
+    "brief",
+    "load_profile",
+    "parse_profile",
+    "parted",
+    "profile_names",
+    "profile_of",
+    "profile_path",
+    "profile_text",
+    "profiles_folder",
+    "whole_name",
+]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.printable import shown
-from loopserve_cli.profile import Profile, load_profile, profile_names, profile_path
+from loopserve_cli.profile import load_profile, parted, profile_names, profile_path, profile_text
+from loopserve_cli.profile_file import to_toml, with_values
+
+# What `show` puts before a file, and takes from one that it wrote.
+OURS = re.compile(r"\A# [^\n]*, read from [^\n]*\n(?:# With these values: [^\n]*\n)?")
 
 
 def list_profiles() -> int:
@@ -23,10 +25,19 @@ def list_profiles() -> int:
 
 
 def show_profile(name: str, settings: list[str]) -> int:
-    """The profile as TOML, to read or to copy, with the file that it came from on the first line."""
+    """The profile as TOML, to read or to copy: its file, comments and all, with the values that take effect.
+
+    The file that it came from stands on the first line, and on the second what it does with its settings.
+    """
     profile = load_profile(name).with_overrides(settings)
-    _print(f"# {profile.name}, read from {profile_path(name).resolve()}")
-    _print(to_toml(profile))
+    base = parted(name)[0]
+    _print(f"# {profile.name}, read from {profile_path(base).resolve()}")
+    if profile.description != profile.about:
+        _print(f"# With these values: {profile.description}")
+    text = with_values(OURS.sub("", profile_text(base)), profile)
+    if text is None:
+        _print("# Its file could not be changed line by line, so its comments are left out.")
+    _print(to_toml(profile) if text is None else text)
     return 0
 
 
@@ -41,17 +52,3 @@ def check_profile(file: Path) -> int:
 
 def _print(text: str) -> None:
     print(shown(text, sys.stdout))
-
-
-def to_toml(profile: Profile) -> str:
-    """A profile as it could stand in a file."""
-    sections: dict[str, Mapping[str, Any]] = {
-        "prefill": {"policy": profile.prefill.policy, **profile.prefill.settings},
-        "keep": {"policy": profile.keep.policy, **profile.keep.settings},
-        "retain": profile.retain,
-    }
-    # JSON's strings and numbers are TOML's as well.
-    lines = [f"description = {json.dumps(profile.description, ensure_ascii=False)}"]
-    for title, values in sections.items():
-        lines += ["", f"[{title}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loopserve_cli.errors import UsageError
+from loopserve_cli.nearest import hint
 
 # Kept free for activations, the allocator and other programs.
 HEADROOM = 0.10
@@ -79,5 +80,6 @@ def random_shape(model: str) -> Shape | None:
     for shape in SHAPES:
         if shape.model.casefold() == name.casefold():
             return shape
-    known = ", ".join(shape.model for shape in SHAPES)
-    raise UsageError(f"no shape {name!r} to make a random model of; --model {RANDOM}NAME knows {known}")
+    known = [shape.model for shape in SHAPES]
+    listed = f"no shape {name!r} to make a random model of; --model {RANDOM}NAME knows {', '.join(known)}"
+    raise UsageError(listed + hint(name, known))

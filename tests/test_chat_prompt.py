@@ -171,7 +171,7 @@ def completions(text: str) -> list[str]:
 
 def test_completions_fit_the_place(tmp_path: Path) -> None:
     (tmp_path / "report.txt").write_text("x")
-    assert completions("/re") == ["retry", "read"]
+    assert completions("/re") == ["retry", "read", "reset"]
     assert completions("/set temp") == ["temperature"]
     assert "prefill.policy" in completions("/set ")
     assert completions("/set keep.policy ev") == ["everything"]
@@ -269,3 +269,65 @@ def test_the_editor_gives_its_text_back_unsent(keyboard: PipeInput, monkeypatch:
     chat(session, keyboard)
     typist.join()
     assert asked(session) == ["write bar!"]
+
+
+def test_three_quotation_marks_begin_and_end_a_message_of_several_lines(keyboard: PipeInput) -> None:
+    session = make_session("one", "two", "three")
+    keys = ('"""\r', "  first\r", "\r", "/second\r", '"""\r', '"""one line"""\r', '"""/undo\r"""\r', CTRL_D)
+    chat(session, keyboard, *keys)
+    assert asked(session) == ["  first\n\n/second", "one line", "/undo"]
+
+
+def test_text_that_merely_begins_with_the_marks_is_sent_as_it_is(keyboard: PipeInput) -> None:
+    session = make_session("ok")
+    chat(session, keyboard, '\x1b[200~"""Doc."""\ndef f():\n    """More."""\x1b[201~', "\r", CTRL_D)
+    assert asked(session) == ['"""Doc."""\ndef f():\n    """More."""']
+
+
+def test_an_open_block_can_be_dropped_and_an_empty_one_sends_nothing(keyboard: PipeInput) -> None:
+    session = make_session("ok")
+    chat(session, keyboard, '"""\r', "never sent\r", CTRL_C, '"""\r"""\r', "ok\r", CTRL_D)
+    assert asked(session) == ["ok"]
+
+
+def test_an_open_block_says_how_it_ends(keyboard: PipeInput) -> None:
+    session = make_session()
+    prompt = prompt_session(session, InMemoryHistory(), input=keyboard, output=DummyOutput())
+    seen: list[str] = []
+
+    def look(_: object) -> None:
+        error = prompt.default_buffer.validation_error
+        seen.append("" if error is None else error.message)
+
+    prompt.app.after_render += look
+    typist = slowly(keyboard, '"""', "\r", "a", CTRL_C, CTRL_D)
+    with pytest.raises(EOFError):
+        prompt.prompt()
+    typist.join()
+    assert 'Enter adds a line; """ and Enter send the message, Ctrl-C drops it' in seen
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "bye", " Exit "])
+def test_a_word_that_is_meant_as_the_command_asks(word: str, keyboard: PipeInput) -> None:
+    session = make_session()
+    history = InMemoryHistory()
+    keyboard.send_text(f"{word}\rwhat?\r\ry\r")
+    prompt = prompt_session(session, history, input=keyboard, output=DummyOutput())
+    assert run_repl(session, prompt) == 0
+    assert session.closing and asked(session) == []
+    assert history.get_strings() == [word]
+    assert prompt.message == [("class:prompt", "> ")]
+
+
+def test_no_goes_on_and_the_word_can_still_be_said(keyboard: PipeInput) -> None:
+    session = make_session("see you", "ok")
+    chat(session, keyboard, "bye\r", "No\r", '"""bye"""\r', "exit now\r", CTRL_D)
+    assert asked(session) == ["bye", "exit now"]
+    assert 'going on; """bye""" sends the word' in printed(session)[1]
+
+
+@pytest.mark.parametrize("keys", [CTRL_D, CTRL_C + CTRL_C])
+def test_the_question_can_be_left_too(keys: str, keyboard: PipeInput) -> None:
+    session = make_session()
+    assert chat(session, keyboard, "quit\r", keys) == 0
+    assert asked(session) == []

@@ -156,7 +156,7 @@ def test_set_thinking_shows_or_hides() -> None:
     dispatch(session, "/set thinking hide")
     assert not session.view.shows_thinking and printed(session)[1] == "thinking = hide\n"
     dispatch(session, "/set")
-    assert ["thinking", "hide"] in [line.split() for line in printed(session)[0].splitlines()]
+    assert ["thinking", "hide"] in [line.split()[:2] for line in printed(session)[0].splitlines()]
     dispatch(session, "/set thinking show")
     assert session.view.shows_thinking
     with pytest.raises(UsageError, match="thinking is 'maybe', but must be show or hide"):

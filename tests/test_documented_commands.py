@@ -99,7 +99,11 @@ def desk(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-@pytest.mark.parametrize("command", sorted(set(shown()), key=str), ids=lambda command: f"{command.page}: {command.line.partition(chr(32) * 2)[0]}")
+@pytest.mark.parametrize(
+    "command",
+    sorted(set(shown()), key=str),
+    ids=lambda command: f"{command.page}: {command.line.partition(chr(32) * 2)[0]}",
+)
 def test_a_documented_command_runs(
     command: Shown, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,3 +138,86 @@ def test_a_name_with_settings_loads_as_it_was_made() -> None:
     assert load_profile("full+retain.tier=device") == load_profile("full").with_overrides(["retain.tier=device"])
     with pytest.raises(UsageError, match=r"prefill\.alpha is 2, but must be from 0\.01 to 1"):
         load_profile("full+prefill.alpha=2")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("streaming-llm", ["keep.budget=64"], "StreamingLLM: decoding reads 4 first and 60 recent keys; dense prefill"),
+        ("streaming-llm", ["keep.budget=3"], "StreamingLLM: decoding reads 3 first and 0 recent keys; dense prefill"),
+        ("h2o", ["budget=65"], "H2O: 33 heavy hitters of this turn and 32 recent keys per head, once; dense prefill"),
+        ("loopserve-prefill", ["alpha=0.875"], "LoopServe phase 1: prefill computes the lines that hold 87.5%"),
+        ("loopserve", ["interval=8"], "attention; every key read for 8 tokens, then 1,024 keys per head, chosen anew"),
+        (
+            "loopserve",
+            ["first=prompt"],
+            "; from the prompt's end on 1,024 keys per head, chosen anew every 16",
+        ),
+        ("loopserve", ["keep.policy=everything"], "the lines that hold 95% of the attention; every key read"),
+        ("minference", ["prefill.window=9", "slashes=7"], "1,000 verticals and 7 slashes a head, by the last 9 rows"),
+        ("tri-shape", ["local=9"], "128 first and 9 nearest keys, and the last 100 rows everything; every key read"),
+        ("snapkv", ["budget=5"], "SnapKV: the prompt's last 32 rows choose 5 keys per head, once; dense prefill"),
+        ("adakv", ["budget=5"], "AdaKV: SnapKV's scores choose 5 keys per head on average"),
+        ("full", ["keep.policy=h2o"], "full attention: dense prefill, 512 heavy hitters of this turn and 512 recent"),
+    ],
+)
+def test_a_description_has_the_numbers_of_now(name: str, changes: list[str], said: str) -> None:
+    assert said in load_profile(name).with_overrides(changes).description
+
+
+def test_no_shipped_description_has_a_number_of_its_own() -> None:
+    for name in profile_names():
+        assert not any(
+            letter.isdigit() for letter in load_profile(name).about.replace("H2O", "").replace("phase 1", "")
+        )
+
+
+def test_a_users_description_may_name_settings() -> None:
+    table = {
+        "description": "{keep.budget} of {prefill.policy}, {keep.interval}, {tea} {keep}",
+        "prefill": {"policy": "dense"},
+        "keep": {"policy": "streaming", "budget": 2048},
+    }
+    profile = parse_profile("p", table, "here")
+    assert profile.description == "2,048 of dense, n/a, {tea} decoding reads 4 first and 2,044 recent keys"
+    assert profile.with_overrides(["budget=9"]).description.startswith("9 of dense")
+    with pytest.raises(UsageError, match=r"\{keep\.bugdet\}, which is no setting; did you mean keep\.budget\?"):
+        parse_profile("p", table | {"description": "{keep.bugdet}"}, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("loopsrve", "; did you mean loopserve?"),
+        ("SnapKV", "; did you mean snapkv?"),
+        ("full+keep.bugdet=3", "; did you mean budget?"),
+        ("loopserve+kep.budget=3", "; did you mean keep?"),
+        ("loopserve+aplha=3", "; did you mean alpha?"),
+        ("loopserve+keep.policy=snap_kv", "; did you mean snapkv?"),
+        ("loopserve+first=ful", "; did you mean full?"),
+    ],
+)
+def test_the_nearest_name_is_asked_for(name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_profile(name)
+    assert str(caught.value).endswith(meant)
+
+
+def test_the_nearest_file_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(profile_module.profile_path("full").read_bytes())
+    with pytest.raises(UsageError, match=r"no such file; check the path; did you mean mine\.toml\?$"):
+        load_profile(str(tmp_path / "mein.toml"))
+    changed = load_profile(f"{tmp_path}/mine.toml+retain.tier=host")
+    assert (changed.name, changed.retain) == ("mine+retain.tier=host", {"tier": "host"})
+
+
+def test_a_plus_in_a_number_or_a_folder_parts_no_name(tmp_path: Path) -> None:
+    assert profile_module.parted("snapkv+keep.budget=1e+3") == ("snapkv", ["keep.budget=1e+3"])
+    assert profile_module.parted("a+b/mine.toml+budget=3") == ("a+b/mine.toml", ["budget=3"])
+    assert profile_module.parted("a+b/c+d.toml") == ("a+b/c+d.toml", [])
+
+
+def test_another_policy_takes_its_sections_settings_out_of_the_name() -> None:
+    changed = load_profile("loopserve").with_overrides(["budget=9", "alpha=0.9", "keep.policy=snapkv"])
+    assert changed.name == "loopserve+prefill.alpha=0.9+keep.policy=snapkv"
+    assert load_profile(changed.name) == changed

@@ -129,6 +129,29 @@ def test_quantised_random_weights_are_refused_and_not_advised(monkeypatch: pytes
         loader.load(options("tiny-llama"))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "share", "advice"),
+    [
+        ("float32", 0.6, r"use --dtype bfloat16 \(0\.0 GiB\) or a smaller model$"),
+        ("auto", 0.6, r"use --dtype bfloat16 \(0\.0 GiB\) or a smaller model$"),
+        ("float32", 0.4, "free; use a smaller model$"),  # in 16 bits it would not fit either
+        ("bfloat16", 0.3, "free; use a smaller model$"),
+    ],
+)
+def test_sixteen_bits_are_advised_where_they_would_fit(
+    dtype: str, share: float, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    class Some:
+        available = int(2 * LLAMA.weight_bytes(BF16_BYTES) * share / placement.SPARE)
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Some)
+    monkeypatch.setattr(loader, "cpu_dtype", lambda config, progress: torch.float32)
+    with pytest.raises(ModelError, match=advice):
+        loader.load(options("tiny-llama", dtype=dtype))
+
+
 def test_a_turns_benchmark_runs_on_it_and_transformers_has_the_same_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

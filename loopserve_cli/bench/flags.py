@@ -20,13 +20,18 @@ NEW_TOKENS_COMPARED = 32
 def turns_flags(
     profile: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|all", help="Our side's profile; repeatable: all are compared. [default: full]"),
+        typer.Option(
+            metavar="NAME|all",
+            help="Our side's profile; with settings changed: loopserve+keep.budget=512; repeatable: all are compared. "
+            "[default: full]",
+        ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="transformers|PROFILE",
-            help="What to compare with: generate, or another profile. [default: transformers; none for several]",
+            help="What to compare with: generate, or another profile, named in the same way. "
+            "[default: transformers; none for several]",
         ),
     ] = None,
     dialogue: Annotated[

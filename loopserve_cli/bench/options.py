@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.demo.files import TRANSCRIPTS
 from loopserve_cli.errors import UsageError
-from loopserve_cli.profile import profile_names
+from loopserve_cli.nearest import hint
+from loopserve_cli.profile import parted, profile_names
 
 RIVALS = ("transformers",)
 SYNTHETIC = "synthetic"
@@ -46,10 +47,13 @@ class TurnsOptions:
         """Refuse what cannot be timed."""
         rivals = (*RIVALS, *profile_names())
         against = self.against
-        if against is not None and against.partition("+")[0] not in rivals and not against.endswith(".toml"):
-            raise UsageError(f"unknown --against {against!r}; choose one of {', '.join(rivals)}")
+        base = None if against is None else parted(against)[0]
+        if base is not None and base not in rivals and not base.endswith(".toml"):
+            listed = f"unknown --against {against!r}; choose one of {', '.join(rivals)}"
+            raise UsageError(listed + hint(base, rivals))
         if self.dialogue not in DIALOGUES:
-            raise UsageError(f"unknown --dialogue {self.dialogue!r}; choose one of {', '.join(DIALOGUES)}")
+            listed = f"unknown --dialogue {self.dialogue!r}; choose one of {', '.join(DIALOGUES)}"
+            raise UsageError(listed + hint(self.dialogue, DIALOGUES))
         for name, low in {"tokens": 1, "new_tokens": 2, "rounds": 1, "turns": 1}.items():
             value = getattr(self, name)
             if value is not None and value < low:
@@ -62,9 +66,13 @@ class TurnsOptions:
 
 
 def all_named(names: Sequence[str]) -> tuple[str, ...]:
-    """The profiles by name, each once; "all" is every shipped one, full attention first."""
+    """The profiles by name, each once; "all" is every shipped one, full attention first.
+
+    "all+SECTION.KEY=VALUE" changes the setting in each of them.
+    """
     named: list[str] = []
     for name in names:
         shipped = sorted(profile_names(), key=lambda name: name != FIRST_PROFILE)
-        named += shipped if name == EVERY_PROFILE else [name]
+        base, settings = parted(name)
+        named += ["+".join([one, *settings]) for one in shipped] if base == EVERY_PROFILE else [name]
     return tuple(dict.fromkeys(named))

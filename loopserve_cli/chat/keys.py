@@ -6,6 +6,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.validation import ValidationError
 
+from loopserve_cli.chat.block import is_open
 from loopserve_cli.chat.interrupts import Interrupts
 from loopserve_cli.chat.terminal import encodable
 
@@ -20,6 +21,9 @@ def bindings(interrupts: Interrupts) -> KeyBindings:
     def send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         text = encodable(buffer.text)
+        if is_open(text):  # a message of several lines goes on
+            buffer.newline(copy_margin=False)
+            return
         if text == buffer.text:
             buffer.validate_and_handle()
             return

@@ -11,6 +11,7 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
+from loopserve_cli.chat.block import BlockHint
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
 from loopserve_cli.chat.keys import bindings
@@ -18,7 +19,8 @@ from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.terminal import encodable
 from loopserve_cli.printable import printable_line
 
-STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
+HINT = {"validation-toolbar": "noinherit ansiyellow"}
+STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold", **HINT})
 REFRESH_SECONDS = 0.5
 
 
@@ -66,6 +68,7 @@ def prompt_session(
         enable_suspend=True,
         tempfile_suffix=".md",
         complete_while_typing=False,
+        validator=BlockHint(),
         completer=CommandCompleter(session),
         key_bindings=bindings(session.interrupts),
         bottom_toolbar=lambda: state_line(session),

@@ -11,9 +11,11 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.application.current import set_app
 
+from loopserve_cli.chat.block import block_of
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
 from loopserve_cli.chat.figures import thought_line
+from loopserve_cli.chat.leaving import ask_to_leave, is_farewell
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.shown import HUNG_UP, NotShown
 from loopserve_cli.chat.terminal import encodable, terminal_gone, typed_ahead
@@ -36,6 +38,9 @@ def run_repl(session: Session, prompt: PromptSession[str]) -> int:
             while not session.closing and interrupts.ending is None:
                 try:
                     line = next_line(session, prompt)
+                    if is_farewell(line):
+                        ask_to_leave(session, prompt, next_line)
+                        continue
                 except EOFError:
                     break
                 step(session, line)
@@ -116,11 +121,22 @@ def handle(session: Session, line: str) -> None:
     text = line.strip()
     if not text:
         return
+    block = block_of(text)
+    if block is not None:
+        if block.strip():
+            send(session, block)
+        return
     if text.startswith("/") and not text.startswith("//"):
         with session.interrupts.raising():
             session.interrupts.check()
             dispatch(session, text)
-    elif session.ask(text.removeprefix("/")) is None and session.interrupts.ending is None:
+    else:
+        send(session, text.removeprefix("/"))
+
+
+def send(session: Session, text: str) -> None:
+    """Ask the model; a message that was stopped before its answer began comes back."""
+    if session.ask(text) is None and session.interrupts.ending is None:
         session.note("stopped before the answer began; your message is back in the input line")
 
 

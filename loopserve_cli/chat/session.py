@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.began import Began
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.shown import NotShown, Shown
@@ -55,6 +56,8 @@ class Session:
         self.sampling = sampling
         self.autosave = autosave
         self.view = view
+        others = {"thinking": "show" if view.shows_thinking else "hide"}
+        self.began = Began(sampling, conversation.engine.profile, others)
         self.out = out
         self.err = err
         self.interrupts = interrupts or Interrupts()

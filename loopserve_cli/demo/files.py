@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loopserve_cli.errors import ModelError, UsageError
+from loopserve_cli.nearest import hint
 
 TRANSCRIPTS = {"demo": "demo.jsonl", "demo:long": "long.jsonl", "demo:xlong": "xlong.jsonl"}
 
@@ -17,7 +18,8 @@ def transcripts_folder() -> Path:
 def bundled_path(name: str) -> Path:
     """The file of a bundled dialogue; raises UsageError for a name that is not known."""
     if name not in TRANSCRIPTS:
-        raise UsageError(f"no bundled dialogue {name!r}; known: {', '.join(TRANSCRIPTS)}")
+        known = ", ".join(TRANSCRIPTS)
+        raise UsageError(f"no bundled dialogue {name!r}; known: {known}{hint(name, TRANSCRIPTS)}")
     return transcripts_folder() / TRANSCRIPTS[name]
 
 

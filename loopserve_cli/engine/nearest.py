@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from loopserve_cli.engine.gguf_files import is_file_of_gguf
+from loopserve_cli.nearest import nearest
 
-# Of difflib's measure of likeness, 0 to 1: one letter wrong in three of four is a slip, half of them another name.
-ALIKE = 0.7
 LIST = "`loopserve models` lists what is here"
 
 
@@ -23,9 +21,8 @@ def models_in(folder: Path) -> dict[str, str]:
 
 def did_you_mean(name: str, known: Mapping[str, str]) -> str | None:
     """The question, for the nearest name; None where none is like it."""
-    folded = {key.casefold(): value for key, value in known.items()}
-    near = get_close_matches(name.casefold(), list(folded), n=1, cutoff=ALIKE)
-    meant = folded[near[0]] if near else name
+    near = nearest(name, known)
+    meant = known[near] if near is not None else name
     return f"did you mean {meant}? {LIST}" if meant != name else None
 
 

@@ -9,7 +9,7 @@ import torch
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.load_errors import ReadableErrors
 from loopserve_cli.errors import ModelError
-from loopserve_cli.shapes import random_shape
+from loopserve_cli.shapes import BF16_BYTES, random_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -76,13 +76,22 @@ def place(options: ModelOptions, device: torch.device, needed: int) -> dict[str,
                 return "auto"
             free = together
     if needed > free * SPARE:
-        smallest = options.quant == "nf4" or random_shape(options.model) is not None
-        hint = "a smaller model" if smallest else "--quant nf4 or a smaller model"
         raise ModelError(
             f"{options.model} needs {needed / 2**30:.1f} GiB for its weights, but {device} has "
-            f"{free / 2**30:.1f} GiB free; use {hint}"
+            f"{free / 2**30:.1f} GiB free; use {smaller(options, needed, int(free * SPARE))}"
         )
     return {"": str(device)}
+
+
+def smaller(options: ModelOptions, needed: int, room: int) -> str:
+    """What to do about weights of `needed` bytes where there is `room` for less: only what helps."""
+    shape = random_shape(options.model)
+    if shape is not None:  # it has no weights to quantise
+        halved = shape.weight_bytes(BF16_BYTES)
+        if halved < needed and halved <= room:
+            return f"--dtype bfloat16 ({halved / 2**30:.1f} GiB) or a smaller model"
+        return "a smaller model"
+    return "a smaller model" if options.quant == "nf4" else "--quant nf4 or a smaller model"
 
 
 def layer_devices(model: PreTrainedModel) -> dict[int, torch.device]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Dialogue
+from loopserve_cli.nearest import nearest
 
 STDIN = "-"
 
@@ -57,11 +59,14 @@ def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None
 
 def locate(name: str) -> Path:
     """The file of a transcript: a path as it is; demo, demo:long and demo:xlong come with the package."""
-    if name == "demo" or name.startswith("demo:"):
-        from loopserve_cli.demo.files import bundled_path
+    from loopserve_cli.demo.files import TRANSCRIPTS, bundled_path
 
+    if name == "demo" or name.startswith("demo:"):
         return bundled_path(name)
-    return Path(name)
+    path = Path(name)
+    if not os.path.lexists(path) and (near := nearest(name, TRANSCRIPTS)) is not None:
+        raise TranscriptError(f"{name}: no such file; check the path; did you mean {near}?")
+    return path
 
 
 def script_of(dialogue: Dialogue, source: str, history: str, max_turns: int | None) -> Script:

@@ -60,6 +60,14 @@ class Template:
         self._found: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @property
+    def about(self) -> str:
+        """The template in a line: how long it is, and what it does with what is not a plain message."""
+        source, field = self._render.source, self._reasoning
+        thoughts = "drops earlier thoughts" if field is None else f"reads earlier thoughts as {field}"
+        control = "may stand in messages" if self._special_tokens else "in messages are fed as text"
+        return f"the tokenizer's, {len(source):,} characters of Jinja; {thoughts}; control tokens {control}"
+
+    @property
     def tools_left_out(self) -> list[str]:
         """The names of the tools that the template does not write; none when it refuses to write at all."""
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from loopserve_cli import files
 from loopserve_cli.errors import TranscriptError
+from loopserve_cli.nearest import hint_file
 from loopserve_cli.transcript.ours import is_header
 from loopserve_cli.transcript.place import Place, RecordError
 
@@ -156,7 +157,7 @@ def _file_bytes(path: Path, streams: bool = False) -> bytes:
     except files.Refused as refusal:
         raise place.error(str(refusal)) from None
     except FileNotFoundError:
-        raise place.error("no such file; check the path") from None
+        raise place.error(f"no such file; check the path{hint_file(path)}") from None
     except IsADirectoryError:
         raise place.error("is a folder; give one of its files") from None
     except PermissionError:

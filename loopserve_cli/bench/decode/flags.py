@@ -13,7 +13,11 @@ from loopserve_cli.bench.kernels.options import lengths
 def decode_flags(
     profile: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=f"A profile to time; repeatable. [default: {', '.join(PROFILES)}]"),
+        typer.Option(
+            metavar="NAME",
+            help="A profile to time; with settings changed: loopserve+keep.budget=512; repeatable. "
+            f"[default: {', '.join(PROFILES)}]",
+        ),
     ] = None,
     tokens: Annotated[
         str, typer.Option(metavar="N,N", help="Lengths of the dialogue with its answer, e.g. 8k,32k,128k.")

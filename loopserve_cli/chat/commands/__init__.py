@@ -10,6 +10,11 @@ from rich.text import Text
 
 from loopserve_cli.chat.commands import dialogue, files, settings, show
 from loopserve_cli.chat.commands.command import Command
+from loopserve_cli.chat.commands.copying import copy
+from loopserve_cli.chat.commands.export import export, export_choices
+from loopserve_cli.chat.commands.facts import show_chat
+from loopserve_cli.chat.commands.resetting import reset, reset_choices
+from loopserve_cli.chat.commands.setting_shown import set_
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
 
@@ -22,6 +27,8 @@ KEYS = (
     ("Ctrl-C", "clear the input; stop an answer; twice within 2 s on an empty line: quit"),
     ("Ctrl-D", "quit, on an empty line"),
     ("//TEXT", "send TEXT with one slash before it"),
+    ('"""', 'begins a message of several lines; """ ends it'),
+    ("exit, quit, bye", "typed alone: leave, when you say y"),
 )
 
 
@@ -58,15 +65,26 @@ COMMANDS = (
         choices=files.save_choices,
         takes_path=True,
     ),
+    Command("copy", copy, "put the last answer into the clipboard"),
+    Command(
+        "export",
+        export,
+        "write the dialogue as Markdown; --overwrite replaces a file",
+        "FILE.md [--overwrite]",
+        choices=export_choices,
+        takes_path=True,
+    ),
     Command("load", files.load, "go on with a dialogue from a file, in a new transcript", "FILE", takes_path=True),
     Command(
         "set",
-        settings.set_,
-        "show the settings or change one: sampling, thinking, or the profile's, such as prefill.policy",
-        "[KEY VALUE]",
+        set_,
+        "show all settings, explain one, or change it: sampling, thinking, or the profile's, such as prefill.policy",
+        "[KEY [VALUE]]",
         choices=settings.set_choices,
     ),
+    Command("reset", reset, "put all settings, or one, back as the chat began", "[KEY]", choices=reset_choices),
     Command("profile", settings.profile, "show or change the profile", "[NAME]", choices=settings.profile_choices),
+    Command("show", show_chat, "the model, its template, context, dtype and tier, the profile, where this is saved"),
     Command("clear", dialogue.clear, "forget the dialogue, here and in the transcript; the system prompt stays"),
     Command("exit", dialogue.leave, "leave", aliases=("quit", "bye")),
 )

@@ -16,6 +16,7 @@ from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
 from loopserve_cli.messages import Message
+from loopserve_cli.nearest import hint_file
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
 from loopserve_cli.transcript.open_file import Stamp
 from loopserve_cli.transcript.write import target_of
@@ -140,7 +141,7 @@ def read_text(path: Path) -> str:
     except Refused as refusal:
         raise UsageError(f"{path}: {refusal}") from None
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; check the path") from None
+        raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder; give one of its files") from None
     except OSError as error:

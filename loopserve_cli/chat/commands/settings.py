@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.table import Table
-
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.setting_facts import OFF, readers
 from loopserve_cli.config import THINKING, SamplingOptions
 from loopserve_cli.errors import UsageError
+from loopserve_cli.nearest import hint
+from loopserve_cli.policy_settings import short_names
 from loopserve_cli.profile import POLICIES, SETTINGS, Profile, load_profile, profile_names, whole_name
-
-OFF = "none"
 
 
 def _stop_strings(text: str) -> tuple[str, ...]:
@@ -45,23 +44,30 @@ SAMPLING: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def set_(session: Session, argument: str) -> None:
-    """Show all settings, or change one."""
-    name, _, value = argument.partition(" ")
-    key, value = whole_name(name), value.strip()
-    if not key:
-        session.data(_settings(session))
-    elif key not in keys(session):
-        raise UsageError(f"no setting {name!r}; known: {', '.join(keys(session))}")
-    elif not value:
-        raise UsageError(f"which value? /set {key} VALUE (it is {_shown(current(session, key))})")
-    elif key == "thinking":
+def change(session: Session, name: str, value: str) -> None:
+    """Change a setting; `name` may lack its section."""
+    key = whole_name(name)
+    check_known(session, name, key)
+    if key == "thinking":
         show_thinking(session, value)
     elif key in SAMPLING:
         session.sampling = sampling_with(session.sampling, key, value)
-        session.note(f"{key} = {_shown(current(session, key))}")
+        session.note(f"{key} = {written(current(session, key))}")
     else:
         change_profile(session, session.conversation.engine.profile.with_overrides([f"{key}={value}"]))
+
+
+def check_known(session: Session, name: str, key: str) -> None:
+    """Raise UsageError, with the nearest name, for a setting that nothing reads now."""
+    known = keys(session)
+    if key in known:
+        return
+    belongs = readers(key)
+    if belongs:
+        section = key.partition(".")[0]
+        policy = getattr(session.conversation.engine.profile, section).policy
+        raise UsageError(f"{section} policy {policy} has no {key}; it belongs to {', '.join(belongs)}")
+    raise UsageError(f"no setting {name!r}; known: {', '.join(known)}{hint(name, [*known, *short_names()])}")
 
 
 def profile(session: Session, argument: str) -> None:
@@ -120,10 +126,15 @@ def current(session: Session, key: str) -> Any:
         return getattr(session.sampling, key)
     if key == "thinking":
         return "show" if session.view.shows_thinking else "hide"
+    return value_in(session.conversation.engine.profile, key)
+
+
+def value_in(profile: Profile, key: str) -> Any:
+    """A profile's setting; None where its policy reads no such one."""
     section, _, name = key.partition(".")
     if section == "retain":
-        return session.conversation.engine.profile.retain.get(name)
-    options = getattr(session.conversation.engine.profile, section)
+        return profile.retain.get(name)
+    options = getattr(profile, section)
     return options.policy if name == "policy" else options.settings.get(name)
 
 
@@ -149,14 +160,8 @@ def profile_choices(_session: Session, before: list[str]) -> Sequence[str]:
     return () if before else profile_names()
 
 
-def _settings(session: Session) -> Table:
-    table = Table("setting", "value", box=None, pad_edge=False)
-    for key in keys(session):
-        table.add_row(key, _shown(current(session, key)))
-    return table
-
-
-def _shown(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as `/set` takes it."""
     if value is None or value == ():
         return OFF
     return " ".join(map(repr, value)) if isinstance(value, tuple) else str(value)
