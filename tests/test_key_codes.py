@@ -1,0 +1,129 @@
+"""Keys in eight bits: their mass against float64, what a store appends and takes back, and when they are not used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from attention_oracle import relative_rms
+from decode_oracle import exact_mass, ring
+from torch import Tensor
+
+from loopserve_cli.engine import store as store_module
+from loopserve_cli.engine.code_gain import codes_gain
+from loopserve_cli.engine.store import Store
+from loopserve_kernels import key_codes
+from loopserve_kernels.key_codes import KeyCodes, Scratch
+from loopserve_kernels.key_mass import key_mass
+
+SHAPES = [(6, 2, 1, 9), (4, 4, 5, 60), (8, 1, 16, 97), (14, 2, 32, 301)]
+
+
+def coded(key: Tensor) -> KeyCodes:
+    """The codes of a layer's keys."""
+    codes = KeyCodes(Scratch())
+    codes.follow(key)
+    return codes
+
+
+@pytest.mark.parametrize("tile", [32, 4096])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(("heads", "groups", "slots", "keys"), SHAPES)
+def test_mass_is_close_to_float64(
+    heads: int, groups: int, slots: int, keys: int, pool: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_codes, "TILE", tile)
+    query, positions, key = ring(heads, groups, slots, keys)
+    out = torch.full((groups, keys), float("nan"))
+    assert coded(key).mass(query, positions, 0.1, pool, out)
+    assert 0 < relative_rms(out, exact_mass(query, positions, key, 0.1, pool)) < 0.02
+    after = int(positions.max()) + 1
+    assert torch.equal(out[:, after:], torch.zeros(groups, keys - after))
+
+
+def test_a_larger_channel_takes_nothing_from_the_others() -> None:
+    query, positions, key = ring(6, 2, 4, 80)
+    key[:, :, 3] *= 1000
+    query[:, :, 3] /= 1000
+    out = torch.empty(2, 80)
+    assert coded(key).mass(query, positions, 0.1, "mean", out)
+    assert relative_rms(out, exact_mass(query, positions, key, 0.1, "mean")) < 0.02
+
+
+def test_what_is_appended_and_taken_back_is_followed() -> None:
+    query, positions, key = ring(6, 2, 4, 80)
+    whole, piecewise = torch.empty(2, 80), torch.empty(2, 80)
+    largest = key.abs().amax(1, keepdim=True)
+    key[:, :1] = largest  # so that the first piece knows every channel's step
+    codes = coded(key[:, :30])
+    other = key.clone()
+    other[:, 40:] = largest / 2
+    codes.follow(other[:, :60])
+    codes.rewind(40)
+    codes.follow(key)
+    assert codes.mass(query, positions, 0.1, "mean", piecewise) and coded(key).mass(
+        query, positions, 0.1, "mean", whole
+    )
+    assert torch.equal(piecewise, whole)
+    key[:, 79] = 3 * largest[:, 0]  # grows beyond the step: all are turned again
+    codes.rewind(79)
+    codes.follow(key)
+    assert codes.mass(query, positions, 0.1, "mean", piecewise)
+    assert relative_rms(piecewise, exact_mass(query, positions, key, 0.1, "mean")) < 0.05
+
+
+def test_a_query_out_of_reach_is_judged_in_full() -> None:
+    """Its largest logit lies hundreds above those of the newest keys."""
+    query, positions, key = torch.ones(2, 1, 8), torch.tensor([99]), torch.full((1, 100, 8), -20.0)
+    key[:, 5] = 20.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_codes, "TILE", 32)
+        assert not coded(key).mass(query, positions, 1.0, "mean", torch.empty(1, 100))
+        mass = key_mass(query, positions, key, 1.0, codes=coded(key))
+    assert mass[0, 5] == pytest.approx(1)
+
+
+def filled(length: int) -> Store:
+    """A store of two layers of random keys."""
+    store = Store(2)
+    for layer in store.layers:
+        layer.update(torch.randn(1, 2, length, 8), torch.randn(1, 2, length, 8))
+    return store
+
+
+def test_a_store_gives_codes_where_they_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "LEAST_CODED", 50)
+    asked: list[int] = []
+
+    def gain(size: int) -> bool:
+        asked.append(size)
+        return True
+
+    monkeypatch.setattr(store_module, "codes_gain", gain)
+    store = filled(60)
+    before = store.host_bytes
+    assert store.codes_of(0, store.layers[0].all_keys()[0, :, :49]) is None and not asked
+    codes = store.codes_of(0, store.layers[0].all_keys()[0])
+    assert codes is not None and codes.length == 60
+    assert store.codes_of(1, store.layers[1].all_keys()[0]) is not store.codes_of(0, store.layers[0].all_keys()[0])
+    assert asked == [8], "measured once"
+    assert store.host_bytes - before == 2 * (2 * 90 * 8 + 2 * 8 * 4)
+    store.rewind(20)
+    assert codes.length == 20
+    store.reset()
+    assert store.layers[0].codes is None
+
+    monkeypatch.setattr(store_module, "codes_gain", lambda size: False)
+    store = filled(60)
+    assert store.codes_of(0, store.layers[0].all_keys()[0]) is None and store.layers[0].codes is None
+
+
+def test_the_gain_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert codes_gain(64) in (True, False)
+
+    def missing(*args: Any, **kwargs: Any) -> Tensor:
+        raise RuntimeError("not implemented")
+
+    monkeypatch.setattr(torch, "_int_mm", missing)
+    assert not codes_gain(64)
