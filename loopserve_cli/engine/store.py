@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.code_gain import codes_gain
+from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.handover import Handover, Witness
 from loopserve_kernels.key_codes import KeyCodes, Scratch
 from loopserve_kernels.step_write import StorePlace
