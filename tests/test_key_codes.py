@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from attention_oracle import relative_rms
 from decode_oracle import exact_mass, ring
+from test_engine import run, some_ids
 from torch import Tensor
 
-from loopserve_cli.engine import store as store_module
-from loopserve_cli.engine.code_gain import codes_gain
+from loopserve_cli.engine import coding
+from loopserve_cli.engine.coding import codes_gain
+from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.store import Store
+from loopserve_cli.profile import load_profile
 from loopserve_kernels import key_codes
 from loopserve_kernels.key_codes import KeyCodes, Scratch
 from loopserve_kernels.key_mass import key_mass
@@ -51,26 +55,39 @@ def test_a_larger_channel_takes_nothing_from_the_others() -> None:
     assert relative_rms(out, exact_mass(query, positions, key, 0.1, "mean")) < 0.02
 
 
-def test_what_is_appended_and_taken_back_is_followed() -> None:
+def test_codes_follow_from_the_keys_alone() -> None:
+    """Appended piece by piece, or taken back from others that were larger: the mass is the same to the bit."""
     query, positions, key = ring(6, 2, 4, 80)
-    whole, piecewise = torch.empty(2, 80), torch.empty(2, 80)
-    largest = key.abs().amax(1, keepdim=True)
-    key[:, :1] = largest  # so that the first piece knows every channel's step
-    codes = coded(key[:, :30])
-    other = key.clone()
-    other[:, 40:] = largest / 2
-    codes.follow(other[:, :60])
+    larger = key.clone()
+    larger[:, 40:] *= 3
+    codes, mass, whole = KeyCodes(Scratch()), torch.empty(2, 80), torch.empty(2, 80)
+    assert coded(key).mass(query, positions, 0.1, "mean", whole)
+    for piece in (key[:, :1], larger[:, :60]):
+        codes.follow(piece)
     codes.rewind(40)
-    codes.follow(key)
-    assert codes.mass(query, positions, 0.1, "mean", piecewise) and coded(key).mass(
-        query, positions, 0.1, "mean", whole
-    )
-    assert torch.equal(piecewise, whole)
-    key[:, 79] = 3 * largest[:, 0]  # grows beyond the step: all are turned again
-    codes.rewind(79)
-    codes.follow(key)
-    assert codes.mass(query, positions, 0.1, "mean", piecewise)
-    assert relative_rms(piecewise, exact_mass(query, positions, key, 0.1, "mean")) < 0.05
+    for end in (50, 80):
+        codes.follow(key[:, :end])
+    assert codes.mass(query, positions, 0.1, "mean", mass) and torch.equal(mass, whole)
+    codes.follow(torch.cat((key, larger[:, 60:]), 1))
+    assert codes.length == 100
+    codes.rewind(200)
+    assert codes.length == 100
+
+
+@pytest.mark.parametrize("coded_from", [8, 10**6])
+def test_a_dialogue_taken_back_goes_on_as_before(coded_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coding, "LEAST_CODED", coded_from)
+    monkeypatch.setattr(coding, "codes_gain", lambda size: True)
+    small = ["keep.budget=24", "keep.interval=5", "keep.recent=4", "keep.sinks=2"]
+    engine = Engine(tiny.loaded("llama"), load_profile("loopserve").with_overrides(small))
+    first, _ = run(engine, some_ids(60), max_new_tokens=30)
+    held = [layer.codes for layer in engine._store.layers]
+    assert all((codes is not None) == (coded_from == 8) for codes in held)
+    assert all(codes.length == 60 + 25 for codes in held if codes is not None), "followed at every choice"
+    engine.rewind(20)
+    run(engine, some_ids(70, seed=5), max_new_tokens=30)
+    engine.rewind(0)
+    assert run(engine, some_ids(60), max_new_tokens=30)[0] == first
 
 
 def test_a_query_out_of_reach_is_judged_in_full() -> None:
@@ -92,21 +109,27 @@ def filled(length: int) -> Store:
     return store
 
 
+def given(store: Store, layer: int, keys: int = 60) -> KeyCodes | None:
+    """What a choice is given of a layer's first keys."""
+    held = store.layers[layer]
+    return store.coding.of(held, held.all_keys()[0, :, :keys])
+
+
 def test_a_store_gives_codes_where_they_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LEAST_CODED", 50)
+    monkeypatch.setattr(coding, "LEAST_CODED", 50)
     asked: list[int] = []
 
     def gain(size: int) -> bool:
         asked.append(size)
         return True
 
-    monkeypatch.setattr(store_module, "codes_gain", gain)
+    monkeypatch.setattr(coding, "codes_gain", gain)
     store = filled(60)
     before = store.host_bytes
-    assert store.codes_of(0, store.layers[0].all_keys()[0, :, :49]) is None and not asked
-    codes = store.codes_of(0, store.layers[0].all_keys()[0])
+    assert given(store, 0, 49) is None and not asked
+    codes = given(store, 0)
     assert codes is not None and codes.length == 60
-    assert store.codes_of(1, store.layers[1].all_keys()[0]) is not store.codes_of(0, store.layers[0].all_keys()[0])
+    assert given(store, 1) is not codes and given(store, 0) is codes
     assert asked == [8], "measured once"
     assert store.host_bytes - before == 2 * (2 * 90 * 8 + 2 * 8 * 4)
     store.rewind(20)
@@ -114,9 +137,9 @@ def test_a_store_gives_codes_where_they_gain(monkeypatch: pytest.MonkeyPatch) ->
     store.reset()
     assert store.layers[0].codes is None
 
-    monkeypatch.setattr(store_module, "codes_gain", lambda size: False)
+    monkeypatch.setattr(coding, "codes_gain", lambda size: False)
     store = filled(60)
-    assert store.codes_of(0, store.layers[0].all_keys()[0]) is None and store.layers[0].codes is None
+    assert given(store, 0) is None and store.layers[0].codes is None
 
 
 def test_the_gain_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 MOST = 127
-# A channel whose keys grow beyond its step gets one so much larger than they need, so that this stays rare.
-HEADROOM = 1.1
+# Steps that there are between a number and its double: with few, a channel whose keys grow seldom needs another.
+STEPS = 4
 GROWTH = 1.5
 # Keys that are looked at or turned at once: what is made of them stays in a CPU's cache.
 TILE = 4096
@@ -46,6 +46,7 @@ class KeyCodes:
         self._scratch = scratch
         self._codes: Tensor | None = None  # [G, C, D] int8
         self._step: Tensor | None = None  # [G, D] fp32
+        self._reached: Tensor | None = None  # [G, D] fp32, the largest size of every channel, if that is known
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -54,25 +55,38 @@ class KeyCodes:
 
     def rewind(self, length: int) -> None:
         """The keys from `length` on are others now, or none."""
-        self.length = min(self.length, length)
+        if length < self.length:
+            self.length = length
+            self._reached = None
 
     def follow(self, key: Tensor) -> None:
-        """Hold the codes of key [G, N, D], on a CPU, of which the first `length` are known."""
-        groups, keys, size = key.shape
-        reached = key[:, self.length :].abs().amax(1).float() if self.length < keys else None
-        if self._step is None or (reached is not None and bool((reached > self._step * MOST).any())):
-            self._step = (key.abs().amax(1).float() * (HEADROOM / MOST)).clamp_(min=torch.finfo(torch.float32).tiny)
-            self.length = 0
-        if self._codes is None or self._codes.shape[1] < keys:
-            grown = torch.empty(groups, int(keys * GROWTH), size, dtype=torch.int8)
-            if self._codes is not None:
-                grown[:, : self.length] = self._codes[:, : self.length]
-            self._codes = grown
-        for group in range(groups):
-            for first in range(self.length, keys, TILE):
-                own = slice(first, min(first + TILE, keys))
-                self._codes[group, own] = (key[group, own].float() / self._step[group]).round_()
+        """Hold the codes of key [G, N, D], on a CPU, of which the first `length` are known.
+
+        They follow from the keys alone, whatever was held in between, so that a dialogue taken back goes on as before.
+        """
+        keys = key.shape[1]
+        if self._reached is None:
+            self._reached = largest(key)
+        elif keys > self.length:
+            self._reached = torch.maximum(self._reached, largest(key[:, self.length :]))
+        step = step_for(self._reached)
+        if self._step is None or not torch.equal(step, self._step):
+            self._step, self.length = step, 0
+        self._make_room(keys, key)
+        assert self._codes is not None
+        tile = max(1, TILE // key.shape[0])
+        for first in range(self.length, keys, tile):
+            own = slice(first, min(first + tile, keys))
+            self._codes[:, own] = key[:, own].float().div(step[:, None]).round_()
         self.length = keys
+
+    def _make_room(self, keys: int, key: Tensor) -> None:
+        if self._codes is not None and self._codes.shape[1] >= keys:
+            return
+        grown = torch.empty(key.shape[0], int(keys * GROWTH), key.shape[2], dtype=torch.int8)
+        if self._codes is not None:
+            grown[:, : self.length] = self._codes[:, : self.length]
+        self._codes = grown
 
     def mass(self, query: Tensor, positions: Tensor, scaling: float, pool: str, out: Tensor) -> bool:
         """As `key_mass_torch`, for the keys that are held; whether `out` was written, which is fp32.
@@ -121,3 +135,14 @@ class KeyCodes:
                 own[place - first :].masked_fill_(ahead[place - seen : end - seen], 0.0)
             total += own.sum(0)
         return total
+
+
+def largest(key: Tensor) -> Tensor:
+    """The largest size of every channel of key [G, N, D], fp32 [G, D]."""
+    low, high = key.aminmax(dim=1)
+    return torch.maximum(low.neg(), high).float()
+
+
+def step_for(reached: Tensor) -> Tensor:
+    """What a code of 1 stands for, so that numbers of the size `reached` have codes."""
+    return (reached / MOST).clamp_(min=torch.finfo(torch.float32).tiny).log2_().mul_(STEPS).ceil_().div_(STEPS).exp2_()

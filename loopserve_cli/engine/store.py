@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from loopserve_cli.engine.code_gain import codes_gain
+from loopserve_cli.engine.coding import Coding
 from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.handover import Handover, Witness
-from loopserve_kernels.key_codes import KeyCodes, Scratch
+from loopserve_kernels.key_codes import KeyCodes
 from loopserve_kernels.step_write import StorePlace
 
 GROWTH = 1.5
 ROUND = 256
-# Keys below which a choice made of them in full costs less than a step.
-LEAST_CODED = 4096
 
 
 class StoreLayer(CacheLayerMixin):
@@ -215,8 +213,7 @@ class Store(Cache):
         self.witness: Witness | None = None
         self.cursor = Cursor()
         self.stepping = False
-        self._scratch = Scratch()
-        self._gains: bool | None = None  # whether codes do, once that was measured
+        self.coding = Coding()
 
     @property
     def length(self) -> int:
@@ -239,21 +236,7 @@ class Store(Cache):
         return sum(part.nbytes for part in self._tensors() if part.device.type == "cpu")
 
     def _tensors(self) -> list[Tensor]:
-        return [part for layer in self.layers for part in layer.tensors] + [self._scratch.held]
-
-    def codes_of(self, layer: int, key: Tensor) -> KeyCodes | None:
-        """The codes of a layer's keys [G, N, D], brought up to date; None where judging by them gains nothing."""
-        if key.device.type != "cpu" or key.shape[1] < LEAST_CODED:
-            return None
-        if self._gains is None:
-            self._gains = codes_gain(key.shape[2])
-        if not self._gains:
-            return None
-        held = self.layers[layer]
-        if held.codes is None:
-            held.codes = KeyCodes(self._scratch)
-        held.codes.follow(key)
-        return held.codes
+        return [part for layer in self.layers for part in layer.tensors] + self.coding.tensors
 
     def reserve(self, length: int) -> None:
         """Announce that `length` tokens will come, so that buffers grow once instead of several times."""
