@@ -55,8 +55,10 @@ def test_a_larger_channel_takes_nothing_from_the_others() -> None:
     assert relative_rms(out, exact_mass(query, positions, key, 0.1, "mean")) < 0.02
 
 
-def test_codes_follow_from_the_keys_alone() -> None:
+@pytest.mark.parametrize("tile", [16, 4096])
+def test_codes_follow_from_the_keys_alone(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Appended piece by piece, or taken back from others that were larger: the mass is the same to the bit."""
+    monkeypatch.setattr(key_codes, "TILE", tile)
     query, positions, key = ring(6, 2, 4, 80)
     larger = key.clone()
     larger[:, 40:] *= 3

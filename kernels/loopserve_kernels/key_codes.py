@@ -46,7 +46,9 @@ class KeyCodes:
         self._scratch = scratch
         self._codes: Tensor | None = None  # [G, C, D] int8
         self._step: Tensor | None = None  # [G, D] fp32
-        self._reached: Tensor | None = None  # [G, D] fp32, the largest size of every channel, if that is known
+        self._looked = 0  # keys of which the sizes are known
+        self._reached: Tensor | None = None  # [G, D] fp32, the largest of them in every channel
+        self._marks: list[tuple[int, Tensor]] = []  # both as they were, once a tile, to go back to
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -57,7 +59,9 @@ class KeyCodes:
         """The keys from `length` on are others now, or none."""
         if length < self.length:
             self.length = length
-            self._reached = None
+            while self._marks and self._marks[-1][0] > length:
+                self._marks.pop()
+            self._looked, self._reached = self._marks[-1] if self._marks else (0, None)
 
     def follow(self, key: Tensor) -> None:
         """Hold the codes of key [G, N, D], on a CPU, of which the first `length` are known.
@@ -65,11 +69,7 @@ class KeyCodes:
         They follow from the keys alone, whatever was held in between, so that a dialogue taken back goes on as before.
         """
         keys = key.shape[1]
-        if self._reached is None:
-            self._reached = largest(key)
-        elif keys > self.length:
-            self._reached = torch.maximum(self._reached, largest(key[:, self.length :]))
-        step = step_for(self._reached)
+        step = step_for(self._look(key))
         if self._step is None or not torch.equal(step, self._step):
             self._step, self.length = step, 0
         self._make_room(keys, key)
@@ -79,6 +79,17 @@ class KeyCodes:
             own = slice(first, min(first + tile, keys))
             self._codes[:, own] = key[:, own].float().div(step[:, None]).round_()
         self.length = keys
+
+    def _look(self, key: Tensor) -> Tensor:
+        """The largest size of every channel of key [G, N, D], fp32 [G, D]."""
+        while self._looked < key.shape[1]:
+            own = key[:, self._looked : self._looked + TILE].abs().amax(1).float()
+            self._reached = own if self._reached is None else torch.maximum(self._reached, own)
+            self._looked = min(self._looked + TILE, key.shape[1])
+            if self._looked - (self._marks[-1][0] if self._marks else 0) >= TILE:
+                self._marks.append((self._looked, self._reached))
+        assert self._reached is not None
+        return self._reached
 
     def _make_room(self, keys: int, key: Tensor) -> None:
         if self._codes is not None and self._codes.shape[1] >= keys:
@@ -135,12 +146,6 @@ class KeyCodes:
                 own[place - first :].masked_fill_(ahead[place - seen : end - seen], 0.0)
             total += own.sum(0)
         return total
-
-
-def largest(key: Tensor) -> Tensor:
-    """The largest size of every channel of key [G, N, D], fp32 [G, D]."""
-    low, high = key.aminmax(dim=1)
-    return torch.maximum(low.neg(), high).float()
 
 
 def step_for(reached: Tensor) -> Tensor:
