@@ -133,7 +133,7 @@ def test_a_store_gives_codes_where_they_gain(monkeypatch: pytest.MonkeyPatch) ->
     assert codes is not None and codes.length == 60
     assert given(store, 1) is not codes and given(store, 0) is codes
     assert asked == [8], "measured once"
-    assert store.host_bytes - before == 2 * (2 * 90 * 8 + 2 * 8 * 4)
+    assert store.host_bytes - before == 2 * (2 * (60 + key_codes.TILE) * 8 + 2 * 8 * 4)
     store.rewind(20)
     assert codes.length == 20
     store.reset()

@@ -33,7 +33,7 @@ class Scratch:
     def room(self, rows: int, columns: int) -> Tensor:
         """[rows, columns] fp32 of any content, valid until the next call."""
         if self.held.numel() < rows * columns:
-            self.held = torch.empty(int(rows * GROWTH) * columns)
+            self.held = torch.empty((rows + TILE) * columns)
         return self.held[: rows * columns].view(rows, columns)
 
 
@@ -94,7 +94,8 @@ class KeyCodes:
     def _make_room(self, keys: int, key: Tensor) -> None:
         if self._codes is not None and self._codes.shape[1] >= keys:
             return
-        grown = torch.empty(key.shape[0], int(keys * GROWTH), key.shape[2], dtype=torch.int8)
+        rows = keys + TILE if self._codes is None else int(keys * GROWTH)
+        grown = torch.empty(key.shape[0], rows, key.shape[2], dtype=torch.int8)
         if self._codes is not None:
             grown[:, : self.length] = self._codes[:, : self.length]
         self._codes = grown
