@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loopserve_kernels.selection import select_keys
+from loopserve_kernels.selection import best, best_places, padded_places, select_keys
 
 
 def by_hand(mass: list[float], budget: int, sinks: int, recent: int, length: int) -> list[int]:
@@ -70,3 +70,11 @@ def test_a_gpu_selects_what_a_cpu_selects_and_waits_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(theirs.index.cpu(), ours.index) and torch.equal(theirs.count.cpu(), ours.count)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 300])
+def test_a_cpus_own_way_finds_the_same(count: int) -> None:
+    """Masses with many ties at the cut, as followers make them."""
+    mass = torch.rand(5, 300, generator=torch.Generator().manual_seed(count)).mul(9).floor()
+    wanted = padded_places(best(mass, torch.full((5,), count, dtype=torch.int32), count), count)
+    assert torch.equal(best_places(mass, count), wanted)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from loopserve_kernels.device import on_gpu
+from loopserve_kernels.key_codes import KeyCodes
 
 POOLS = ("mean", "max")
 # Keys whose precision is raised at once on a CPU.
@@ -29,6 +30,7 @@ def key_mass(
     pool: str = "mean",
     count: Tensor | None = None,
     out: Tensor | None = None,
+    codes: KeyCodes | None = None,
 ) -> Tensor:
     """Mass of every key, fp32 [G, N] (float64 for float64 tensors); into `out` where that is given.
 
@@ -36,7 +38,8 @@ def key_mass(
     key [G, N, D] with H a multiple of G. A key after all positions has mass 0, whatever stands there, so the whole
     capacity of a store may be given. `count`, int32 with one element on the key's device: only the ring's first
     `count` slots (1 to r) are used, and the others may hold anything. On a GPU positions and count are read by the
-    kernel (a CUDA graph replays), nothing of size [H, r, N] is stored, and repeated runs agree to the bit.
+    kernel (a CUDA graph replays), nothing of size [H, r, N] is stored, and repeated runs agree to the bit. With `codes`
+    of these keys, on a CPU and without `count`, logits are those of the codes, faster and a little off.
     """
     check_ring(query, positions, key, pool, count)
     groups, keys, _ = key.shape
@@ -48,6 +51,8 @@ def key_mass(
         from loopserve_kernels.key_mass_triton import key_mass_triton
 
         return key_mass_triton(query, positions, key, scaling, pool, count, out)
+    if codes is not None and count is None and codes.mass(query, positions, scaling, pool, out):
+        return out
     return key_mass_torch(query, positions, key, scaling, pool, count, out)
 
 

@@ -1,7 +1,7 @@
 """Selection: which keys of every key-value head stay in the working set, from the mass the newest queries give them.
 
 The first `sinks` and the last `recent` keys are always in; the others come in order of mass, ties by index, until the
-budget is full. Plain torch on every device: nothing waits for it, every shape follows from settings.
+budget is full. Plain torch on every device: on a GPU nothing waits for it, every shape follows from settings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from loopserve_kernels.device import on_gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ def select_keys(
     assert min(sinks, recent) >= 0 and sinks + recent <= budget, f"{sinks} sinks, {recent} recent, budget {budget}"
     length = keys if length is None else length
     raised = with_forced(mass, sinks, recent, length)
+    if budgets is None and isinstance(length, int) and not on_gpu(mass):
+        index = best_places(raised, min(budget, length))
+        count = torch.full((groups,), index.shape[1], dtype=torch.int32)
+        return Selection(F.pad(index, (0, budget - index.shape[1]), value=keys), count)
     wanted = torch.full((groups,), budget, dtype=torch.int32, device=mass.device)
     if budgets is not None:
         assert budgets.shape == (groups,) and budgets.device == mass.device and not budgets.is_floating_point()
@@ -75,6 +82,23 @@ def best(mass: Tensor, count: Tensor, most: int) -> Tensor:
     above, equal = mass > cut, mass == cut
     room = count - above.sum(1, dtype=torch.int32)
     return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room[:, None]))
+
+
+def best_places(mass: Tensor, count: int) -> Tensor:
+    """Where the `count` largest of each row of mass [G, N] are, ascending, int32 [G, count]; ties by index.
+
+    As `best` and `padded_places` find them, in half of a CPU's time: only keys that are in are looked at twice.
+    """
+    cut = mass.topk(count, dim=1, sorted=False).values.amin(1)
+    places = []
+    for row, least in zip(mass, cut, strict=True):
+        place = (row >= least).nonzero()[:, 0]
+        if len(place) > count:
+            kept = torch.ones(len(place), dtype=torch.bool)
+            kept[(row[place] == least).nonzero()[count - len(place) :, 0]] = False
+            place = place[kept]
+        places.append(place)
+    return torch.stack(places).to(torch.int32)
 
 
 def padded_places(kept: Tensor, width: int) -> Tensor:

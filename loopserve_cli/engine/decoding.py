@@ -255,7 +255,9 @@ class DecodeTurn:
         summed = state.accumulated
         if summed is not None:  # over the turn's prefill: what came after it has no mass
             summed = F.pad(summed, (0, self.store.layers[layer].length - summed.shape[1]))
-        return Seen(queries, positions, key, state.scaling, summed)
+        again = self.policy.window and self.policy.interval  # keys are judged often enough for codes to pay
+        codes = self.store.coding.of(self.store.layers[layer], key) if again else None
+        return Seen(queries, positions, key, state.scaling, summed, codes)
 
     @property
     def layers(self) -> list[int]:

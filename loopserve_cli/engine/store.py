@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from loopserve_cli.engine.coding import Coding
 from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.handover import Handover, Witness
+from loopserve_kernels.key_codes import KeyCodes
 from loopserve_kernels.step_write import StorePlace
 
 GROWTH = 1.5
@@ -40,6 +42,7 @@ class StoreLayer(CacheLayerMixin):
         self.wanted = 0
         self.moves = 0  # how often a buffer came to lie elsewhere
         self.streamed = 0  # bytes that were brought to the device to be read
+        self.codes: KeyCodes | None = None  # of the keys, where a choice asked for them
 
     @property
     def capacity(self) -> int:
@@ -49,11 +52,12 @@ class StoreLayer(CacheLayerMixin):
     @property
     def tensors(self) -> list[Tensor]:
         """Every buffer this layer has allocated, wherever it lies."""
-        return [part for part in (self.keys, self.values) if part is not None]
+        coded = [] if self.codes is None else self.codes.tensors
+        return [part for part in (self.keys, self.values) if part is not None] + coded
 
     @property
     def bytes(self) -> int:
-        """Bytes allocated for keys and values."""
+        """Bytes allocated for keys, their codes and values."""
         return sum(part.nbytes for part in self.tensors)
 
     @property
@@ -155,6 +159,7 @@ class StoreLayer(CacheLayerMixin):
         kept = keys.shape[2]
         self.keys[:, :, start : start + kept] = keys
         self.values[:, :, start : start + kept] = values
+        self._forget_codes(start)
         self.dropped += self.length - start - kept
         self.length = start + kept
 
@@ -162,10 +167,16 @@ class StoreLayer(CacheLayerMixin):
         """Forget all but the first `tokens` tokens; their room stays."""
         assert tokens >= 0
         self.length = max(0, min(self.length, tokens - self.dropped))
+        self._forget_codes(self.length)
+
+    def _forget_codes(self, start: int) -> None:
+        """Codes of keys from row `start` on are those of others."""
+        if self.codes is not None:
+            self.codes.rewind(start)
 
     def reset(self) -> None:
         """Forget everything and give the memory back."""
-        self.keys = self.values = None
+        self.keys = self.values = self.codes = None
         self.is_initialized = False
         self.length = self.wanted = self.dropped = 0
 
@@ -202,6 +213,7 @@ class Store(Cache):
         self.witness: Witness | None = None
         self.cursor = Cursor()
         self.stepping = False
+        self.coding = Coding()
 
     @property
     def length(self) -> int:
@@ -224,7 +236,7 @@ class Store(Cache):
         return sum(part.nbytes for part in self._tensors() if part.device.type == "cpu")
 
     def _tensors(self) -> list[Tensor]:
-        return [part for layer in self.layers for part in layer.tensors]
+        return [part for layer in self.layers for part in layer.tensors] + self.coding.tensors
 
     def reserve(self, length: int) -> None:
         """Announce that `length` tokens will come, so that buffers grow once instead of several times."""

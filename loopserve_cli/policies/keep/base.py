@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loopserve_kernels.key_codes import KeyCodes
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -19,6 +21,7 @@ class Seen:
     key: Tensor  # [G, N, D], every key of the dialogue
     scaling: float
     accumulated: Tensor | None = None  # [G, N] fp32, attention of all of the turn's rows, where the policy asked for it
+    codes: KeyCodes | None = None  # of all keys, where judging by them is faster
 
 
 @dataclass(frozen=True, slots=True)

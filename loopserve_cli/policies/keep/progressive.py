@@ -39,7 +39,7 @@ class Progressive(KeepPolicy):
 
     def choose(self, seen: Iterable[Seen]) -> list[Keys]:
         """The same number of keys for every head."""
-        masses = [key_mass(one.query, one.positions, one.key, one.scaling, self.group) for one in seen]
+        masses = [key_mass(one.query, one.positions, one.key, one.scaling, self.group, codes=one.codes) for one in seen]
         mass = with_followers(torch.cat(masses), self.follow)
         sinks = min(self.sinks, self.budget)
         chosen = select_keys(mass, self.budget, sinks, min(self.recent, self.budget - sinks))
