@@ -70,7 +70,7 @@ def parts(line: str) -> Iterator[tuple[str, list[str]]]:
 def in_little(words: list[str]) -> list[str]:
     """The same command with little to do; words are what follows `loopserve` or `loopserve_cli.`."""
     for name, less in LITTLE.items():
-        if " ".join(words).startswith(name):
+        if f"{' '.join(words)} ".startswith(f"{name} "):
             return [*words, *less.split()]
     return words
 
@@ -91,6 +91,9 @@ def desk(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(tiny_folder, tmp_path / "my-model")
     for name in ("chat.jsonl", "dialogue.jsonl"):
         shutil.copy(ROOT / "loopserve_cli" / "demo" / "transcripts" / "demo.jsonl", tmp_path / name)
+    transcripts = tmp_path / "state" / "loopserve" / "transcripts"
+    transcripts.mkdir(parents=True)
+    shutil.copy(tmp_path / "chat.jsonl", transcripts / "20260101-120000.jsonl")
     (tmp_path / "question.txt").write_text("The room of Miro is 417.\n", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("The code of Lena is 23.\n", encoding="utf-8")
     shutil.copy(ROOT / "profiles" / "loopserve-prefill.toml", tmp_path / "mine.toml")
