@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.control import Control
@@ -16,24 +17,30 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
+from loopserve_cli.chat.terminal import reflows
 from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 from loopserve_cli.printable import printable
+
+if TYPE_CHECKING:
+    from loopserve_cli.chat.dashboard.panel import Panel
 
 REDRAW_SECONDS = 0.05
 REDRAW_SHARE = 0.2
 LIVE_LINES = 10
 LONG_PREFILL = 256
+# Drawing the dashboard takes less of a turn than this, so that what is measured is the model's.
+DASHBOARD_SHARE = 0.015
 STOPPING = " stopping…".encode()
-NO_REFLOW = ("linux", "rxvt", "screen")
 
 
 class Pace:
-    """When to draw again: at most every `REDRAW_SECONDS`, and for at most `REDRAW_SHARE` of the time."""
+    """When to draw again: at most every `REDRAW_SECONDS`, and for at most a `share` of the time."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """The first drawing is due at once."""
+    def __init__(self, clock: Callable[[], float], share: float | None = None) -> None:
+        """The first drawing is due at once; `REDRAW_SHARE` unless another share is given."""
         self._clock = clock
+        self._share = share
         self._next = clock()
 
     def due(self) -> bool:
@@ -43,20 +50,14 @@ class Pace:
     def drawn(self, start: float) -> None:
         """A drawing that began at `start` has just ended."""
         end = self._clock()
-        self._next = max(start + REDRAW_SECONDS, end + (end - start) * (1 / REDRAW_SHARE - 1))
-
-
-def reflows(environ: Mapping[str, str]) -> bool:
-    """Whether the terminal wraps its old lines anew when it gets narrower; the few that do not are known."""
-    if environ.get("TMUX"):
-        return True
-    return not (environ.get("XTERM_VERSION") or environ.get("TERM", "").startswith(NO_REFLOW))
+        self._next = max(start + REDRAW_SECONDS, end + (end - start) * (1 / (self._share or REDRAW_SHARE) - 1))
 
 
 class LiveView:
-    """One Rich Live region: finished lines go to the scrollback, the rest is drawn again and again."""
+    """One Rich Live region: finished lines go to the scrollback, the rest is drawn again and again.
 
-    name = "simple"
+    Under the lines that may still change stands what goes on: one line, or the dashboard.
+    """
 
     def __init__(
         self,
@@ -70,6 +71,18 @@ class LiveView:
         self._reflows = reflows(environ)
         self._live: Live | None = None
         self.shows_thinking = True
+        self.dashboard = False
+        self.panel: Panel | None = None
+
+    @property
+    def name(self) -> str:
+        """Of what is shown."""
+        return "simple" if self._board is None else "dashboard"
+
+    @property
+    def _board(self) -> Panel | None:
+        """The dashboard, where it is shown."""
+        return self.panel if self.dashboard else None
 
     def begin(self) -> None:
         """Open the region."""
@@ -79,8 +92,10 @@ class LiveView:
         self._settled: list[RenderableType] = []
         self._tokens = 0
         self._prefill: PrefillProgress | None = None
-        self._pace = Pace(self._clock)
+        self._pace = Pace(self._clock, None if self._board is None else DASHBOARD_SHARE)
         self._drawn: list[int] = []
+        if self.panel is not None:
+            self.panel.begin()
         self._width = self._console.width
         self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self._live.start()
@@ -89,11 +104,15 @@ class LiveView:
     def prefill(self, event: PrefillProgress) -> None:
         """Move the bar, if the prefill is long enough for one."""
         self._prefill = event
+        if self.panel is not None:
+            self.panel.prefill(event)
         self._draw_if_due()
 
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""
         self._tokens += 1
+        if self.panel is not None:
+            self.panel.token(event)
         if event.reasoning != self._thinking and (event.reasoning or event.text):
             self._turn_to(event.reasoning)
         if event.reasoning == self._thinking:
@@ -110,12 +129,15 @@ class LiveView:
         self._close(pieces)
 
     def stopping(self) -> None:
-        """Say so behind the last live line, where the cursor is; the next drawing erases it.
+        """Say so in the last live line, where the cursor is; the next drawing erases it.
 
-        Past Rich and Python's buffers: a signal handler may interrupt both.
+        Past Rich and Python's buffers: a signal handler may interrupt both. The dashboard's last line may be as wide
+        as the terminal, so there its label gives way.
         """
+        if self.panel is not None:
+            self.panel.stopping = True
         if self._live is not None and self._console.file.isatty():
-            os.write(self._console.file.fileno(), STOPPING)
+            os.write(self._console.file.fileno(), STOPPING if self._board is None else b"\r" + STOPPING)
 
     def end(self) -> None:
         """Close the region of a turn that failed; its text so far stays readable."""
@@ -135,6 +157,8 @@ class LiveView:
 
     def _close(self, pieces: list[RenderableType]) -> None:
         live, self._live = self._live, None
+        if self.panel is not None:
+            self.panel.end()
         if live is not None:
             self._mend_narrowed()
             live.update(Text(""))
@@ -168,9 +192,13 @@ class LiveView:
     def _region(self) -> list[list[Segment]]:
         """The live lines: the end of what may still change, and what is going on."""
         options = self._console.options
-        most = max(1, min(LIVE_LINES, options.size.height - 2))
+        if self._board is not None:
+            status = self._board.segments(self._console)
+        else:
+            status = self._console.render_lines(self._status(), options, pad=False)[:1]
+        most = max(1, min(LIVE_LINES, options.size.height - 1 - len(status)))
         tail = self._console.render_lines(self._stream.tail(), options, pad=False)[-most:]
-        return tail + self._console.render_lines(self._status(), options, pad=False)[:1]
+        return tail + status
 
     def _status(self) -> RenderableType:
         progress = self._prefill

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -236,6 +236,7 @@ class Session:
         # Closed here, and not when it is collected: it puts the dialogue back as it found it.
         with contextlib.closing(turn) as events:
             shown.draw(self.view.begin)
+            self.conversation.engine.on_progress = lambda event: shown.draw(partial(show, self.view, event))
             try:
                 with self.interrupts.raising() as begun:
                     for event in events:
@@ -244,5 +245,14 @@ class Session:
                         if isinstance(event, TurnDone):
                             record = event.record
             finally:
+                self.conversation.engine.on_progress = None
                 shown.draw(self.view.end)
-        return record
+        return None if record is None else self._with_drawing(record, shown.ms)
+
+    def _with_drawing(self, record: TurnRecord, milliseconds: float) -> TurnRecord:
+        """The record, there and in the dialogue, with what showing the turn took."""
+        whole = replace(record, ui_ms=milliseconds)
+        messages = self.conversation.messages
+        if messages and messages[-1].record is record:
+            messages[-1] = replace(messages[-1], record=whole)
+        return whole

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.files import begin_with, header
+from loopserve_cli.chat.dashboard.source import attach
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.kept import feed
 from loopserve_cli.chat.places import history_file, new_transcript
@@ -74,6 +75,7 @@ def chat(
     view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err, interrupts)
     session.debug = options.debug
+    attach(session)
     files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
     if message is None:

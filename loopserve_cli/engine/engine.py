@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loopserve_cli.engine.archive import Archive
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
+from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.loader import LoadedModel
@@ -62,6 +64,9 @@ class Engine:
         self._versions = versions()
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
+        self._underway = Underway()
+        # Told between two layers of a long chunk how far the turn's prefill is; what that takes is in no timing.
+        self.on_progress: Callable[[PrefillProgress], None] | None = None
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
 
@@ -80,6 +85,10 @@ class Engine:
     def memory(self) -> Memory:
         """Memory in use now."""
         return self._meter.read()
+
+    def gauges(self) -> Gauges:
+        """Figures of this moment, also within a turn; on a GPU the prefill's are known once it is done."""
+        return gauges_of(self._held, self._meter, self._underway.chosen(self._meter))
 
     @property
     def kv_bytes(self) -> int:
@@ -244,14 +253,17 @@ class Engine:
 
         self.begin_segment()
         prefill, decode = self.new_prefill(), self._held.decode
+        self._underway = Underway(prefill)
         prefill_began = watch.ms()
         logits = None
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():
                 break
+            prefill.between_layers = self._telling(chunk, PrefillProgress(done, len(ids), cached), watch, prefill_began)
             logits = self._prefiller.feed(self._held, chunk, prefill, decode)
             with watch.paused():
-                yield PrefillProgress(done, len(ids))
+                yield PrefillProgress(done, len(ids), cached, None if self._gpus else watch.now() - prefill_began)
+        self._underway.prefilled = True
         prefilled = len(self.tokens) - cached
         prefill_ms = watch.ms() - prefill_began
 
@@ -281,7 +293,7 @@ class Engine:
                 with whole_or_nothing(self._held, self._torch_device):
                     drawn = self._stepper.launch(drawn, held, decode, sampler)
             with watch.paused(not ahead):
-                yield Token(token, text, stream.reasoning)
+                yield Token(token, text, stream.reasoning, stamps[-1])
             if finish is not None or cancelled():
                 finish = finish or "cancelled"
                 self._stepper.let_go()
@@ -320,6 +332,21 @@ class Engine:
             graph_refusal=self._stepper.refusal,
         )
         yield TurnDone(record)
+
+    def _telling(
+        self, chunk: list[int], progress: PrefillProgress, watch: Stopwatch, began: float
+    ) -> Callable[[], None]:
+        """What a layer calls before it attends. Not on a GPU, which is asked for layers long before it is done."""
+        layers = itertools.count()
+
+        def tell() -> None:
+            if self.on_progress is None or self._gpus:
+                return
+            part = len(chunk) * next(layers) // self._layers
+            with watch.paused():
+                self.on_progress(replace(progress, done=progress.done - len(chunk) + part, ms=watch.now() - began))
+
+        return tell
 
     def _no_numbers(self) -> NumbersError:
         return numbers_error(self.model_name, self.dtype, self.quant)
@@ -370,6 +397,8 @@ class Engine:
             "keys_stored": self._store.length,
             "kv_store_device_bytes": self._store.device_bytes,
             "kv_store_host_bytes": self._store.host_bytes,
+            "kv_used_device_bytes": self._store.used_bytes(host=False),
+            "kv_used_host_bytes": self._store.used_bytes(host=True),
             "versions": self._versions,
         }
 

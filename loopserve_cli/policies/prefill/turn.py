@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -25,6 +26,7 @@ class PrefillTurn:
         """Nothing done yet."""
         self.policy = policy
         self.last_chunk = True
+        self.between_layers: Callable[[], None] = lambda: None  # called before a layer attends, outside every span
         self._model_layers = layers
         self._calls: list[Call] = []
         self._choosing = Spans()
@@ -38,6 +40,7 @@ class PrefillTurn:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer: query [1, H, n, D] over key and value [1, G, N, D]; returns [1, H, n, D]."""
+        self.between_layers()
         groups, new, keys = key.shape[1], query.shape[2], key.shape[2]
         asked: list[int] = []
         if value.shape[-1] == query.shape[-1] and self._pays(query, keys):
