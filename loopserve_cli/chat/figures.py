@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from loopserve_cli.stats import TurnRecord
 
 UNKNOWN = "n/a"
@@ -35,6 +37,12 @@ def per_token(milliseconds: float | None) -> str:
     if milliseconds is None or milliseconds >= 100:
         return duration(milliseconds)
     return f"{milliseconds:.1f} ms"
+
+
+def waiting(milliseconds: float) -> str:
+    """Time left, in whole seconds or minutes."""
+    seconds = math.ceil(milliseconds / 1000)
+    return f"{seconds} s" if seconds < 100 else f"{seconds // 60} min {seconds % 60} s"
 
 
 def rate(per_second: float | None) -> str:

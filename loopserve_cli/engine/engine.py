@@ -65,7 +65,7 @@ class Engine:
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
         self._underway = Underway()
-        # Told between two layers of a long chunk how far the turn's prefill is; what that takes is in no timing.
+        # Told within a chunk, layer by layer, how far the turn's prefill is; what that takes is in no timing.
         self.on_progress: Callable[[PrefillProgress], None] | None = None
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
@@ -259,7 +259,7 @@ class Engine:
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():
                 break
-            prefill.between_layers = self._telling(chunk, PrefillProgress(done, len(ids), cached), watch, prefill_began)
+            prefill.at_layer = self._telling(chunk, PrefillProgress(done, len(ids), cached), watch, prefill_began)
             logits = self._prefiller.feed(self._held, chunk, prefill, decode)
             with watch.paused():
                 yield PrefillProgress(done, len(ids), cached, None if self._gpus else watch.now() - prefill_began)
@@ -336,13 +336,13 @@ class Engine:
     def _telling(
         self, chunk: list[int], progress: PrefillProgress, watch: Stopwatch, began: float
     ) -> Callable[[], None]:
-        """What a layer calls before it attends. Not on a GPU, which is asked for layers long before it is done."""
-        layers = itertools.count()
+        """What a layer calls before and after it attends. Not on a GPU, which is asked for it long before it is done."""
+        calls = itertools.count()
 
         def tell() -> None:
             if self.on_progress is None or self._gpus:
                 return
-            part = len(chunk) * next(layers) // self._layers
+            part = len(chunk) * next(calls) // (2 * self._layers)
             with watch.paused():
                 self.on_progress(replace(progress, done=progress.done - len(chunk) + part, ms=watch.now() - began))
 

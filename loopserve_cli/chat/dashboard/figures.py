@@ -34,12 +34,15 @@ class Dialogue:
 class Figures:
     """One moment. `now` is the turn so far, or the last one; its memory and cache are always those of the moment.
 
+    `turn` is this turn's number, `tokens` what is in the cache, `total` what the turn is to read.
     `full_ms` is what the turn's TTFT would be, or was, under full attention; `measured` says that it was.
     """
 
     phase: Phase
     dialogue: Dialogue
     now: TurnRecord
+    turn: int
+    tokens: int
     stopping: bool = False
     total: int | None = None
     left_ms: float | None = None
@@ -50,7 +53,7 @@ class Figures:
     def fill(self) -> float | None:
         """How full the context is."""
         limit = self.dialogue.context_limit
-        return self.dialogue.gauges.tokens / limit if limit else None
+        return self.tokens / limit if limit else None
 
     @property
     def gain(self) -> float | None:
@@ -79,7 +82,8 @@ MEASURED_IN_TURN = (
 def idle(dialogue: Dialogue) -> Figures:
     """Between two turns: the last that stands, and memory and cache as they are."""
     last = dialogue.past[-1] if dialogue.past else TurnRecord()
-    return _with_full(Figures("idle", dialogue, _at(last, dialogue.gauges, MEASURED_NOW)))
+    now = _at(last, dialogue.gauges, MEASURED_NOW)
+    return _with_full(Figures("idle", dialogue, now, dialogue.turn, dialogue.gauges.tokens))
 
 
 def running(dialogue: Dialogue, watch: TurnWatch, stopping: bool = False) -> Figures:
@@ -88,10 +92,14 @@ def running(dialogue: Dialogue, watch: TurnWatch, stopping: bool = False) -> Fig
         phase: Phase = "prefill"
     else:
         phase = "thinking" if watch.thinking else "answering"
-    begun = watch.progress is not None
-    now = _at(watch.record(), dialogue.gauges, (*MEASURED_NOW, *MEASURED_IN_TURN) if begun else MEASURED_NOW)
-    total = watch.progress.total if watch.progress else None
-    return _with_full(Figures(phase, dialogue, now, stopping, total, watch.left_ms))
+    progress, gauges = watch.progress, dialogue.gauges
+    if progress is None:  # the message is not part of the dialogue yet
+        now = _at(watch.record(), gauges, MEASURED_NOW)
+        return Figures(phase, dialogue, now, dialogue.turn + 1, gauges.tokens, stopping)
+    now = _at(watch.record(), gauges, (*MEASURED_NOW, *MEASURED_IN_TURN))
+    # Within a chunk the engine counts its tokens once all layers have them.
+    tokens = gauges.tokens if watch.answering or progress.cached is None else progress.cached + progress.done
+    return _with_full(Figures(phase, dialogue, now, dialogue.turn, tokens, stopping, progress.total, watch.left_ms))
 
 
 def _at(record: TurnRecord, gauges: Gauges, names: tuple[str, ...]) -> TurnRecord:

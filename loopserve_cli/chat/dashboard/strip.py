@@ -5,11 +5,23 @@ from __future__ import annotations
 from loopserve_cli.chat.dashboard.figures import Figures
 from loopserve_cli.chat.dashboard.line import DIM, STRONG, VALUE, WARN, Line, Marks, row, value, width
 from loopserve_cli.chat.dashboard.spark import bar, spark
-from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_used, memory, per_token, rate, share, short, size
+from loopserve_cli.chat.figures import (
+    UNKNOWN,
+    count,
+    duration,
+    kv_used,
+    memory,
+    per_token,
+    rate,
+    share,
+    short,
+    size,
+    waiting,
+)
 from loopserve_cli.stats import TurnRecord
 
 FULL_ENOUGH = 0.9
-FIRST, SECOND = 9, 14
+FIRST, SECOND, THIRD = 8, 13, 8
 BAR_COLUMNS = 24
 SPARK_COLUMNS = 24
 SAID = {"prefill": "prefill", "answering": "answering", "thinking": "thinking", "idle": "idle"}
@@ -20,7 +32,7 @@ def one_line(figures: Figures, columns: int, marks: Marks) -> Line:
     now, dot = figures.now, f" {marks.dot} "
     context = f"{context_of(figures)} tokens"
     if figures.phase == "prefill":
-        cells = [f"prefill {progress_of(figures)}", rate(now.prefill_tokens_per_s), left_of(figures), context]
+        cells = [f"prefill {progress_of(figures)}", left_of(figures), context, rate(now.prefill_tokens_per_s)]
     else:
         cells = [f"TTFT {duration(now.ttft_ms)}", context, f"KV {size(kv_used(now))}", memory(now)]
         cells += [f"{count(now.tokens_output)} out", rate(now.decode_tokens_per_s)]
@@ -42,7 +54,7 @@ def title(figures: Figures, columns: int, marks: Marks) -> Line:
     else:
         doing = f"{SAID[figures.phase]} {marks.dot} Ctrl-C stops"
     rule = marks.rule
-    turn = f"turn {count(figures.dialogue.turn)}" if figures.dialogue.turn else "no turn yet"
+    turn = f"turn {count(figures.turn)}" if figures.turn else "no turn yet"
     left: Line = ((DIM, f"{rule * 2} "), (STRONG, "loopserve"), (DIM, f" {marks.dot} {turn} "))
     right: Line = ((VALUE, f" {doing} "), (DIM, rule * 2))
     return (*left, (DIM, rule * max(0, columns - width(left) - width(right))), *right)
@@ -64,14 +76,14 @@ def _prefilling(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     done = now.tokens_new / figures.total if figures.total and now.tokens_new is not None else None
     cells = [
         bar(done, BAR_COLUMNS, marks),
-        value(f"{progress_of(figures)} tok"),
-        value(rate(now.prefill_tokens_per_s)),
-        value(left_of(figures)),
+        value(progress_of(figures)),
+        *(value(one) for one in (rate(now.prefill_tokens_per_s), left_of(figures)) if figures.total is not None),
     ]
-    matrix = f"computing {share(now.density)} of the matrix"
+    if figures.total is None:
+        return [row("prefill", cells, columns)]
     before = [
         value(f"{short(now.tokens_cached)} in cache"),
-        value(matrix),
+        value(f"computing {share(now.density)} of the matrix"),
         value(f"choosing {duration(now.select_ms)}"),
         full_cell(figures),
     ]
@@ -85,11 +97,11 @@ def _answered(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     first = value(duration(now.ttft_ms), FIRST, STRONG)
     gain = "" if figures.gain is None else f"{figures.gain:.1f}x"
     over = spark(times, SPARK_COLUMNS, marks) if len(times) > 1 else ()
-    ttft = [first, sized_cell(full_cell(figures), SECOND), value(gain, 5), over, range_of(times, marks)]
+    ttft = [first, sized_cell(full_cell(figures), SECOND), value(gain, THIRD), over, range_of(times, marks)]
     token = [
         value(per_token(now.tpot_ms), FIRST),
         value(rate(now.decode_tokens_per_s), SECOND),
-        value(f"{count(now.tokens_output)} out"),
+        value(f"{count(now.tokens_output)} out", THIRD),
         spark(now.itl_ms, SPARK_COLUMNS, marks) if len(now.itl_ms) > 1 else (),
     ]
     return [row("TTFT", ttft, columns), row("token", token, columns)]
@@ -102,12 +114,16 @@ def sized_cell(cell: Line, columns: int) -> Line:
 
 def progress_of(figures: Figures) -> str:
     """Tokens done of those to do."""
-    return f"{short(figures.now.tokens_new)}/{short(figures.total)}"
+    if figures.total is None:
+        return "is about to begin"
+    return f"{short(figures.now.tokens_new)}/{short(figures.total)} tok"
 
 
 def left_of(figures: Figures) -> str:
     """The time left."""
-    return f"{duration(figures.left_ms)} left" if figures.left_ms is not None else f"{UNKNOWN} left"
+    if figures.total is None:
+        return ""
+    return f"{UNKNOWN if figures.left_ms is None else waiting(figures.left_ms)} left"
 
 
 def full_cell(figures: Figures) -> Line:
@@ -125,13 +141,13 @@ def range_of(times: list[float], marks: Marks) -> Line:
 
 def context_of(figures: Figures) -> str:
     """Tokens in the cache of those it may hold."""
-    used, limit = figures.dialogue.gauges.tokens, figures.dialogue.context_limit
+    used, limit = figures.tokens, figures.dialogue.context_limit
     return short(used) if limit is None else f"{short(used)}/{short(limit)} ({used / limit:.0%})"
 
 
 def cache_cells(figures: Figures, marks: Marks) -> list[Line]:
     """Bytes that hold tokens, and how full the context is."""
-    used, limit, fill = figures.dialogue.gauges.tokens, figures.dialogue.context_limit, figures.fill
+    used, limit, fill = figures.tokens, figures.dialogue.context_limit, figures.fill
     tokens = value(f"{short(used)} tokens" if limit is None else f"{short(used)} of {short(limit)} tokens")
     if fill is None:
         return [value(f"{size(kv_used(figures.now))} used"), tokens]
@@ -152,6 +168,8 @@ def memory_cells(figures: Figures) -> list[Line]:
 
 def reads_cells(now: TurnRecord, marks: Marks) -> list[Line]:
     """What decoding reads of what is stored, and how often it chose."""
+    if now.keys_stored is None:
+        return [value(UNKNOWN)]
     if now.left_keys_out or now.keys_read is None:
         what = f"{count(now.keys_read)} of {short(now.keys_stored)} keys"
     else:
