@@ -30,7 +30,7 @@ REDRAW_SHARE = 0.2
 LIVE_LINES = 10
 LONG_PREFILL = 256
 # Drawing the dashboard takes less of a turn than this, so that what is measured is the model's.
-DASHBOARD_SHARE = 0.015
+DASHBOARD_SHARE = 0.012
 STOPPING = " stopping…".encode()
 
 

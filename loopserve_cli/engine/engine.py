@@ -336,7 +336,7 @@ class Engine:
     def _telling(
         self, chunk: list[int], progress: PrefillProgress, watch: Stopwatch, began: float
     ) -> Callable[[], None]:
-        """What a layer calls before and after it attends. Not on a GPU, which is asked for it long before it is done."""
+        """What a layer calls before and after it attends. Not on a GPU, which is asked for it long before it ends."""
         calls = itertools.count()
 
         def tell() -> None:
