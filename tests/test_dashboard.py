@@ -58,8 +58,8 @@ def test_a_prefill_at_80x24() -> None:
 def test_an_answer_at_80x24() -> None:
     assert drawn(answering(), 80, 24) == [
         "── loopserve · turn 104 ─────────────────────────── answering · Ctrl-C stops ──",
-        " TTFT    412 ms    full ~2.00 s   4.9x      ▁█▃▃▃  5 turns, 250 ms – 1.00 s",
-        " token   6.1 ms    164 tok/s      37 out    ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁",
+        " TTFT    412 ms    full ~2.00 s   4.9x      ▃█▅▄▄  5 turns, 250 ms – 1.00 s",
+        " token   6.1 ms    164 tok/s      37 out    ████████████████████████",
         " cache   95.0 MiB used  17.0k of 65.5k tokens  ███░░░░░░░░░ 26%",
         " memory  702 MiB resident, of 23.5 GiB  history on device",
         " reads   1,039 of 17.0k keys  chosen again 3x, 4 ms  density 4.1%",
@@ -187,7 +187,7 @@ def test_bars_and_sparklines() -> None:
     assert plain(bar(0.5, 4, BLOCKS)) == "██░░" and plain(bar(0.5, 4, ASCII)) == "##.."
     assert plain(bar(None, 3, BLOCKS)) == "░░░" and plain(bar(7.0, 3, BLOCKS)) == "███"
     assert plain(spark([0, 1, 2, 3, 4, 5, 6, 7], 20, BLOCKS)) == "▁▂▃▄▅▆▇█"
-    assert plain(spark([9.0, 0, 7], 2, BLOCKS)) == "▁█" and plain(spark([3.0, 3.0], 9, BLOCKS)) == "▁▁"
+    assert plain(spark([9.0, 0, 7], 2, BLOCKS)) == "▁█" and plain(spark([6.1, 6.2], 9, BLOCKS)) == "██"
     assert spark([], 5, BLOCKS) == ()
 
 

@@ -16,11 +16,10 @@ def bar(share: float | None, columns: int, marks: Marks) -> Line:
 
 
 def spark(values: Sequence[float], columns: int, marks: Marks) -> Line:
-    """The newest values, one a column, from the least of them to the greatest; equal ones are all low."""
+    """The newest values, one a column, from zero to the greatest of them: what hardly changes looks even."""
     shown = list(values)[-columns:] if columns > 0 else []
     if not shown:
         return ()
-    low, high = min(shown), max(shown)
-    steps = len(marks.levels) - 1
-    places = [round((one - low) / (high - low) * steps) if high > low else 0 for one in shown]
+    high, steps = max(shown), len(marks.levels) - 1
+    places = [round(max(one, 0.0) / high * steps) if high > 0 else 0 for one in shown]
     return ((BAR, "".join(marks.levels[place] for place in places)),)
