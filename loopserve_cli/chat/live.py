@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.segment import ControlType, Segment, SegmentLines
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
+from loopserve_cli.chat.pace import REDRAW_SECONDS, REDRAW_SHARE, Pace
+from loopserve_cli.chat.region import Region
 from loopserve_cli.chat.terminal import reflows
 from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
@@ -25,32 +26,11 @@ from loopserve_cli.printable import printable
 if TYPE_CHECKING:
     from loopserve_cli.chat.dashboard.panel import Panel
 
-REDRAW_SECONDS = 0.05
-REDRAW_SHARE = 0.2
 LIVE_LINES = 10
 LONG_PREFILL = 256
 # Drawing the dashboard takes less of a turn than this, so that what is measured is the model's.
 DASHBOARD_SHARE = 0.012
 STOPPING = " stopping…".encode()
-
-
-class Pace:
-    """When to draw again: at most every `REDRAW_SECONDS`, and for at most a `share` of the time."""
-
-    def __init__(self, clock: Callable[[], float], share: float | None = None) -> None:
-        """The first drawing is due at once; `REDRAW_SHARE` unless another share is given."""
-        self._clock = clock
-        self._share = share
-        self._next = clock()
-
-    def due(self) -> bool:
-        """Is it time?"""
-        return self._clock() >= self._next
-
-    def drawn(self, start: float) -> None:
-        """A drawing that began at `start` has just ended."""
-        end = self._clock()
-        self._next = max(start + REDRAW_SECONDS, end + (end - start) * (1 / (self._share or REDRAW_SHARE) - 1))
 
 
 class LiveView:
@@ -92,12 +72,14 @@ class LiveView:
         self._settled: list[RenderableType] = []
         self._tokens = 0
         self._prefill: PrefillProgress | None = None
-        self._pace = Pace(self._clock, None if self._board is None else DASHBOARD_SHARE)
-        self._drawn: list[int] = []
+        shown = self._board is not None
+        self._pace = Pace(self._clock, DASHBOARD_SHARE if shown else REDRAW_SHARE, REDRAW_SECONDS, forgives=shown)
         if self.panel is not None:
             self.panel.begin()
-        self._width = self._console.width
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._region = Region(self._console, self._reflows)
+        self._live = Live(
+            self._region, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
+        )
         self._live.start()
         self._draw()
 
@@ -160,8 +142,8 @@ class LiveView:
         if self.panel is not None:
             self.panel.end()
         if live is not None:
-            self._mend_narrowed()
-            live.update(Text(""))
+            self._region.mend_narrowed()
+            self._region.lines = []
             try:
                 if pieces:
                     self._console.print(Group(*pieces))
@@ -177,19 +159,18 @@ class LiveView:
         if not self._console.is_terminal:  # it was closed: Rich then draws nothing, and fails not at all
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         start = self._clock()
-        self._mend_narrowed()
+        self._region.mend_narrowed()
         settled = [*self._settled, *self._stream.settled()]
         self._settled = []
-        lines = self._region()
-        self._live.update(SegmentLines(lines, new_lines=True))
+        self._region.lines = self._lines()
         if settled:
             self._console.print(Group(*settled))
         else:
             self._live.refresh()
-        self._drawn = [Segment.get_line_length(line) for line in lines]
+        self._region.drawn()
         self._pace.drawn(start)
 
-    def _region(self) -> list[list[Segment]]:
+    def _lines(self) -> list[list[Segment]]:
         """The live lines: the end of what may still change, and what is going on."""
         options = self._console.options
         if self._board is not None:
@@ -211,15 +192,3 @@ class LiveView:
         bar = ProgressBar(total=progress.total, completed=progress.done, width=min(30, self._console.width // 3))
         row.add_row(Text("prefill"), bar, Text(f"{progress.done:,}/{progress.total:,} tokens", no_wrap=True))
         return row
-
-    def _mend_narrowed(self) -> None:
-        """After the terminal got narrower, erase the rows that the drawn lines were wrapped into.
-
-        Rich goes up as many rows as it drew lines; those that the terminal added are ours to erase.
-        """
-        before, self._width = self._width, self._console.width
-        if self._width >= before or not self._reflows:
-            return
-        extra = sum(max(0, -(-length // self._width) - 1) for length in self._drawn)
-        erase = (ControlType.ERASE_IN_LINE, 2)
-        self._console.control(Control(*[erase, (ControlType.CURSOR_UP, 1)] * extra))

@@ -86,6 +86,10 @@ def chat(
         feed(session, options.resume)
     if message is not None:
         return run_single(session, message)
+    if view.name != "plain":
+        from loopserve_cli.chat.rehearsal import rehearse
+
+        rehearse(view.panel)
     history = open_history(history_file(), session.warn)
     return run_repl(session, prompt_session(session, history, output=prompt_output()))
 

@@ -22,8 +22,9 @@ from loopserve_cli.stats import TurnRecord
 
 FULL_ENOUGH = 0.9
 FIRST, SECOND, THIRD = 8, 13, 8
-BAR_COLUMNS = 24
-SPARK_COLUMNS = 24
+# Bars and sparklines: where there is room, and at least.
+SPARK_COLUMNS, FILL_COLUMNS = 24, 12
+LEAST_BAR = 8
 SAID = {"prefill": "prefill", "answering": "answering", "thinking": "thinking", "idle": "idle"}
 
 
@@ -64,7 +65,7 @@ def strip(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     """The rows under the title: what the phase does, then cache and memory."""
     now = figures.now
     rows = _prefilling(figures, columns, marks) if figures.phase == "prefill" else _answered(figures, columns, marks)
-    rows.append(row("cache", cache_cells(figures, marks), columns))
+    rows.append(row("cache", cache_cells(figures, columns, marks), columns))
     rows.append(row("memory", memory_cells(figures), columns))
     if figures.phase != "prefill":
         rows.append(row("reads", reads_cells(now, marks), columns))
@@ -75,7 +76,7 @@ def _prefilling(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     now = figures.now
     done = now.tokens_new / figures.total if figures.total and now.tokens_new is not None else None
     cells = [
-        bar(done, BAR_COLUMNS, marks),
+        bar(done, max(LEAST_BAR, min(columns // 2, columns - 55)), marks),
         value(progress_of(figures)),
         *(value(one) for one in (rate(now.prefill_tokens_per_s), left_of(figures)) if figures.total is not None),
     ]
@@ -96,13 +97,14 @@ def _answered(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     times += [now.ttft_ms] if figures.phase != "idle" and now.ttft_ms is not None else []
     first = value(duration(now.ttft_ms), FIRST, STRONG)
     gain = "" if figures.gain is None else f"{figures.gain:.1f}x"
-    over = spark(times, SPARK_COLUMNS, marks) if len(times) > 1 else ()
+    room = max(SPARK_COLUMNS, columns - 80)
+    over = spark(times, room, marks) if len(times) > 1 else ()
     ttft = [first, sized_cell(full_cell(figures), SECOND), value(gain, THIRD), over, range_of(times, marks)]
     token = [
         value(per_token(now.tpot_ms), FIRST),
         value(rate(now.decode_tokens_per_s), SECOND),
         value(f"{count(now.tokens_output)} out", THIRD),
-        spark(now.itl_ms, SPARK_COLUMNS, marks) if len(now.itl_ms) > 1 else (),
+        spark(now.itl_ms, room, marks) if len(now.itl_ms) > 1 else (),
     ]
     return [row("TTFT", ttft, columns), row("token", token, columns)]
 
@@ -145,14 +147,15 @@ def context_of(figures: Figures) -> str:
     return short(used) if limit is None else f"{short(used)}/{short(limit)} ({used / limit:.0%})"
 
 
-def cache_cells(figures: Figures, marks: Marks) -> list[Line]:
+def cache_cells(figures: Figures, columns: int, marks: Marks) -> list[Line]:
     """Bytes that hold tokens, and how full the context is."""
     used, limit, fill = figures.tokens, figures.dialogue.context_limit, figures.fill
     tokens = value(f"{short(used)} tokens" if limit is None else f"{short(used)} of {short(limit)} tokens")
     if fill is None:
         return [value(f"{size(kv_used(figures.now))} used"), tokens]
+    wide = FILL_COLUMNS if columns >= 70 else LEAST_BAR
     percent = value(f"{fill:.0%}", style=WARN if fill >= FULL_ENOUGH else VALUE)
-    return [value(f"{size(kv_used(figures.now))} used"), tokens, (*bar(fill, 12, marks), (VALUE, " "), *percent)]
+    return [value(f"{size(kv_used(figures.now))} used"), tokens, (*bar(fill, wide, marks), (VALUE, " "), *percent)]
 
 
 def memory_cells(figures: Figures) -> list[Line]:
