@@ -21,6 +21,7 @@ from rich.console import Console
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.dashboard.source import attach, dialogue
 from loopserve_cli.chat.live import LiveView
+from loopserve_cli.chat.pace import Pace
 from loopserve_cli.chat.prompt import prompt_session
 from loopserve_cli.chat.repl import run_repl
 from loopserve_cli.chat.session import Attachment, Session
@@ -97,6 +98,17 @@ def test_a_terminal_that_changes_its_size_gets_another_size_and_whole_lines() ->
     assert heads[-1] == 7 and max(heads) > 12  # six rows and the line that may still change
 
 
+@pytest.mark.usefixtures("drawn_at_every_token")
+def test_what_is_finished_goes_up_and_the_lines_below_are_those_of_now() -> None:
+    session, file = watched("one two.\n\nthree four")
+    screens: list[str] = []
+    engine_of(session).at_word = lambda number: screens.append(Screen(file.getvalue()).text)
+    session.ask("go")
+    third = screens[4]  # "one two." is finished, "three" has come
+    assert third.startswith("one two.\n\nthree\n── loopserve")
+    assert third.count("one") == 1 and " 3 out" in third
+
+
 def test_drawing_takes_less_than_a_fiftieth_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     words = " ".join(f"word{number}" + (".\n\n" if number % 60 == 59 else "") for number in range(500))
     clock = Clock()
@@ -112,6 +124,21 @@ def test_drawing_takes_less_than_a_fiftieth_of_a_turn(monkeypatch: pytest.Monkey
         assert record is not None and record.tokens_output == 500
         assert file.getvalue().count("answering") >= 5
     assert record.ui_ms is not None and 0 < record.ui_ms < 0.02 * 500 * 6
+
+
+def test_one_hitch_does_not_stop_the_screen_but_slow_drawings_become_rare() -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0], share=0.01, seconds=0.05, forgives=True)
+    pauses = []
+    for took in (0.001, 0.3, 0.001, 0.1, 0.1):
+        start = now[0]
+        now[0] += took
+        pace.drawn(start)
+        while not pace.due():
+            now[0] += 0.01
+        pauses.append(now[0] - start)
+    assert pauses[0] < 0.06 and pauses[1] < 0.32 and pauses[2] < 0.06  # the hitch of 0.3 s is forgiven
+    assert now[0] >= (0.001 + 0.001 + 0.1 + 0.1) / 0.01 and pauses[3] > 5
 
 
 def test_what_drawing_took_is_in_the_record_in_the_dialogue_and_on_disk(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LIVE_LINES = 10
 LONG_PREFILL = 256
 # Drawing the dashboard takes less of a turn than this, so that what is measured is the model's.
-DASHBOARD_SHARE = 0.012
+DASHBOARD_SHARE = 0.01
 STOPPING = " stopping…".encode()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 REDRAW_SECONDS = 0.05
@@ -21,13 +20,13 @@ class Pace:
     ) -> None:
         """The first drawing is due at once.
 
-        With `forgives` a drawing that took longer than the one before it does not count: where the share is small, a
-        hitch of the machine would else stop the screen for seconds.
+        With `forgives` the share is that of all drawings but the longest one: where it is small, one hitch of the
+        machine would else stop the screen for seconds.
         """
         self._clock = clock
         self._share, self._seconds, self._forgives = share, seconds, forgives
-        self._took = math.inf
-        self._next = clock()
+        self._spent = self._longest = 0.0
+        self._began = self._next = clock()
 
     def due(self) -> bool:
         """Is it time?"""
@@ -35,7 +34,11 @@ class Pace:
 
     def drawn(self, start: float) -> None:
         """A drawing that began at `start` has just ended."""
-        took, before = self._clock() - start, self._took
-        self._took = took
-        counted = min(took, before) if self._forgives else took
-        self._next = start + max(self._seconds, counted / self._share)
+        took = self._clock() - start
+        self._spent += took
+        self._longest = max(self._longest, took)
+        if self._forgives:
+            due = self._began + (self._spent - self._longest) / self._share
+        else:
+            due = start + took / self._share
+        self._next = max(start + self._seconds, due)
