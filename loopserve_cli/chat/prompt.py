@@ -12,6 +12,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.dashboard.source import switch
@@ -59,7 +60,8 @@ def open_history(path: Path, complain: Callable[[str], None]) -> History:
 def prompt_session(
     session: Session, history: History, input: Input | None = None, output: Output | None = None
 ) -> PromptSession[str]:
-    """The prompt; `input` and `output` are the terminal's unless given."""
+    """The prompt; `input` and `output` are the terminal's unless given. A dumb terminal has no toolbar."""
+    dumb = is_dumb_terminal()
     return PromptSession(
         [("class:prompt", "> ")],
         prompt_continuation="  ",
@@ -71,8 +73,8 @@ def prompt_session(
         complete_while_typing=False,
         completer=CommandCompleter(session),
         key_bindings=bindings(session.interrupts, partial(switch_or_complain, session)),
-        bottom_toolbar=lambda: bottom(session, get_app().output.get_size()),
-        refresh_interval=REFRESH_SECONDS,
+        bottom_toolbar=None if dumb else lambda: bottom(session, get_app().output.get_size()),
+        refresh_interval=0 if dumb else REFRESH_SECONDS,
         style=STYLE,
         input=input,
         output=output,

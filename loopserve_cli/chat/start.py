@@ -9,6 +9,8 @@ from pathlib import Path
 
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import Console
 from rich.text import Text
 
@@ -113,8 +115,12 @@ def warning(err: Console) -> Callable[[str], None]:
 
 
 def prompt_output() -> Output:
-    """Where the prompt is drawn: not on stdout when that is a file or a pipe, for answers go there."""
-    return create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr)
+    """Where the prompt is drawn: not on stdout when that is a file or a pipe, for answers go there.
+
+    A dumb terminal is sent no escape sequence.
+    """
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    return PlainTextOutput(stream) if is_dumb_terminal() else create_output(stdout=stream)
 
 
 def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
