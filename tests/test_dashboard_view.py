@@ -26,7 +26,9 @@ from loopserve_cli.chat.prompt import prompt_session
 from loopserve_cli.chat.repl import run_repl
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.chat.shown import Shown
+from loopserve_cli.chat.start import prompt_output
 from loopserve_cli.chat.toolbar import bottom, toolbar
+from loopserve_cli.chat.view import choose_view
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.engine import Engine
@@ -344,3 +346,18 @@ def test_a_turn_that_fails_leaves_no_turn_behind() -> None:
     with pytest.raises(UsageError):
         session.ask("go")
     assert "idle" in text_of(bottom(session, Size(24, 80)))
+
+
+def test_a_dumb_terminal_is_sent_no_escape_sequence(keyboard: PipeInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", screen)
+    session = make_session("one two")
+    session.out = Console(file=screen, _environ={"TERM": "dumb"})
+    session.view = choose_view("dashboard", session.out)
+    keyboard.send_text("a\r" + CTRL_D)
+    prompt = prompt_session(session, InMemoryHistory(), input=keyboard, output=prompt_output())
+    assert run_repl(session, prompt) == 0
+    shown = screen.getvalue()
+    assert "> a" in shown and "one two\n" in shown and "\x1b" not in shown and "TTFT" not in shown

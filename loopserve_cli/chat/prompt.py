@@ -24,6 +24,7 @@ from loopserve_cli.errors import UsageError
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold"})
 REFRESH_SECONDS = 0.5
+MENU_ROWS = 8
 
 
 class KeptHistory(FileHistory):
@@ -75,6 +76,7 @@ def prompt_session(
         key_bindings=bindings(session.interrupts, partial(switch_or_complain, session)),
         bottom_toolbar=None if dumb else lambda: bottom(session, get_app().output.get_size()),
         refresh_interval=0 if dumb else REFRESH_SECONDS,
+        reserve_space_for_menu=0 if dumb else MENU_ROWS,
         style=STYLE,
         input=input,
         output=output,
