@@ -17,6 +17,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.dashboard.source import attach, dialogue
@@ -189,6 +190,26 @@ def test_a_long_chunk_tells_layer_by_layer_how_far_it_is() -> None:
     layers = session.conversation.engine._layers
     assert len(done) == 2 * layers + 1 and len(set(done)) > layers
     assert all(event.ms is not None and event.cached == 0 for event in told)
+    assert session.conversation.engine.on_progress is None
+
+
+def test_a_history_is_told_of_layer_by_layer_too() -> None:
+    session = tiny_session()
+    session.err = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    session.conversation.load([Message("user", "a b c d e"), Message("assistant", "f g h i j k l")])
+    moved: list[tuple[object, object]] = []
+    update = Progress.update
+
+    def noted(bar: Progress, *task: TaskID, **values: object) -> None:
+        moved.append((values["completed"], values["total"]))
+        update(bar, *task, **values)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "update", noted)
+        session.feed()
+    held = len(session.conversation.engine.tokens)
+    assert moved[0] == (0, held) and moved[-1] == (held, held)
+    assert len({done for done, _ in moved}) > session.conversation.engine._layers
     assert session.conversation.engine.on_progress is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_nu
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
+from loopserve_cli.engine.layerwise import telling
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
@@ -65,7 +65,7 @@ class Engine:
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
         self._underway = Underway()
-        # Told within a chunk, layer by layer, how far the turn's prefill is; what that takes is in no timing.
+        # Told within a chunk, layer by layer, how far the prefill is; what that takes is in no timing.
         self.on_progress: Callable[[PrefillProgress], None] | None = None
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
@@ -193,9 +193,16 @@ class Engine:
         self._archive.restore(saved, self._held)
 
     def feed(self, ids: list[int]) -> None:
-        """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing."""
-        for _ in self.feed_progress(ids):
-            pass
+        """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing.
+
+        Nobody is told how far it is: within a turn, whose time this may be part of, that would count.
+        """
+        tell, self.on_progress = self.on_progress, None
+        try:
+            for _ in self.feed_progress(ids):
+                pass
+        finally:
+            self.on_progress = tell
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
@@ -205,13 +212,15 @@ class Engine:
         self._store.reserve(len(self.tokens) + len(ids))
         prefill = self.new_prefill()
         watching = self._held.decode if self.freezes else None
-        began = len(self.tokens)
+        began, watch = len(self.tokens), Stopwatch(self._gpus)
         with undone_unless_numbers(self._held, began):
             for chunk, done in self._chunks(ids, prefill):
+                progress = PrefillProgress(done, len(ids), began)
+                self._tell_layers(prefill, len(chunk), progress, watch, 0.0)
                 logits = self._prefiller.feed(self._held, chunk, prefill, watching)
                 if done == len(ids) and not bool(healthy(logits).all()):
                     raise self._no_numbers()
-                yield PrefillProgress(done, len(ids))
+                yield progress
 
     def turn(
         self,
@@ -259,10 +268,11 @@ class Engine:
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():
                 break
-            prefill.at_layer = self._telling(chunk, PrefillProgress(done, len(ids), cached), watch, prefill_began)
+            progress = PrefillProgress(done, len(ids), cached)
+            self._tell_layers(prefill, len(chunk), progress, watch, prefill_began)
             logits = self._prefiller.feed(self._held, chunk, prefill, decode)
             with watch.paused():
-                yield PrefillProgress(done, len(ids), cached, None if self._gpus else watch.now() - prefill_began)
+                yield replace(progress, ms=None if self._gpus else watch.now() - prefill_began)
         self._underway.prefilled = True
         prefilled = len(self.tokens) - cached
         prefill_ms = watch.ms() - prefill_began
@@ -333,20 +343,12 @@ class Engine:
         )
         yield TurnDone(record)
 
-    def _telling(
-        self, chunk: list[int], progress: PrefillProgress, watch: Stopwatch, began: float
-    ) -> Callable[[], None]:
-        """What a layer calls before and after it attends. Not on a GPU, which is asked for it long before it ends."""
-        calls = itertools.count()
-
-        def tell() -> None:
-            if self.on_progress is None or self._gpus:
-                return
-            part = len(chunk) * next(calls) // (2 * self._layers)
-            with watch.paused():
-                self.on_progress(replace(progress, done=progress.done - len(chunk) + part, ms=watch.now() - began))
-
-        return tell
+    def _tell_layers(
+        self, prefill: PrefillTurn, chunk: int, at_end: PrefillProgress, watch: Stopwatch, began: float
+    ) -> None:
+        """Have the next chunk's layers tell how far it is. Not on a GPU, which is asked for all long before it ends."""
+        if self.on_progress is not None and not self._gpus:
+            prefill.at_layer = telling(self.on_progress, chunk, self._layers, at_end, watch, began)
 
     def _no_numbers(self) -> NumbersError:
         return numbers_error(self.model_name, self.dtype, self.quant)

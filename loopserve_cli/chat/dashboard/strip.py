@@ -144,7 +144,7 @@ def range_of(times: list[float], marks: Marks) -> Line:
 def context_of(figures: Figures) -> str:
     """Tokens in the cache of those it may hold."""
     used, limit = figures.tokens, figures.dialogue.context_limit
-    return short(used) if limit is None else f"{short(used)}/{short(limit)} ({used / limit:.0%})"
+    return short(used) if not limit else f"{short(used)}/{short(limit)} ({used / limit:.0%})"
 
 
 def cache_cells(figures: Figures, columns: int, marks: Marks) -> list[Line]:

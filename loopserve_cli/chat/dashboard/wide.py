@@ -42,7 +42,7 @@ def details(figures: Figures, columns: int) -> list[Line]:
         ("keys", f"reads {count(now.keys_read)} of {count(now.keys_stored)}"),
         ("device", _allocated(now.kv_used_device_bytes, now.kv_store_device_bytes)),
         ("host", _allocated(now.kv_used_host_bytes, now.kv_store_host_bytes)),
-        ("working", f"set {size(now.working_set_bytes)}, chosen again {count(now.reselections)}x"),
+        ("working", f"set {size(now.working_set_bytes)}, chosen again {times(now.reselections)}"),
     ]
     if now.allocated_device_bytes is not None:
         rows += [
@@ -59,6 +59,11 @@ def gaps(now: TurnRecord) -> str:
         return f"p50 {UNKNOWN}, p99 {UNKNOWN}"
     worst = percentile(ordered, 0.99) if len(ordered) >= 100 else None
     return f"p50 {per_token(percentile(ordered, 0.5))}, p99 {per_token(worst)}"
+
+
+def times(number: int | None) -> str:
+    """How often."""
+    return UNKNOWN if number is None else f"{count(number)}x"
 
 
 def _allocated(used: int | None, allocated: int | None) -> str:
