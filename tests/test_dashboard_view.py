@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -355,6 +356,20 @@ def test_stopping_is_said_in_the_strip() -> None:
     engine_of(session).at_word = lambda number: None
     session.ask("again")
     assert "stopping" not in file.getvalue()
+
+
+def test_ctrl_c_takes_the_last_line_of_the_strip() -> None:
+    controller, terminal = os.openpty()
+    with os.fdopen(controller, "rb", buffering=0) as screen, os.fdopen(terminal, "w") as file:
+        session, _ = watched("one")
+        session.view = LiveView(Console(file=file, width=80, height=24, force_terminal=True), environ={"TERM": "xterm"})
+        session.view.dashboard = True
+        attach(session)
+        session.view.begin()
+        assert b"stopping" not in screen.read(65536)
+        session.view.stopping()
+        assert screen.read(65536) == "\r stopping…\x1b[K".encode()
+        session.view.end()
 
 
 def test_a_turn_that_fails_leaves_no_turn_behind() -> None:

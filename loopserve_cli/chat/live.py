@@ -31,6 +31,7 @@ LONG_PREFILL = 256
 # Drawing the dashboard takes less of a turn than this, so that what is measured is the model's.
 DASHBOARD_SHARE = 0.01
 STOPPING = " stopping…".encode()
+ERASED = b"\x1b[K"
 
 
 class LiveView:
@@ -114,12 +115,12 @@ class LiveView:
         """Say so in the last live line, where the cursor is; the next drawing erases it.
 
         Past Rich and Python's buffers: a signal handler may interrupt both. The dashboard's last line may be as wide
-        as the terminal, so there its label gives way.
+        as the terminal, so there it gives way.
         """
         if self.panel is not None:
             self.panel.stopping = True
         if self._live is not None and self._console.file.isatty():
-            os.write(self._console.file.fileno(), STOPPING if self._board is None else b"\r" + STOPPING)
+            os.write(self._console.file.fileno(), STOPPING if self._board is None else b"\r" + STOPPING + ERASED)
 
     def end(self) -> None:
         """Close the region of a turn that failed; its text so far stays readable."""
