@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 LIVE_LINES = 10
 LONG_PREFILL = 256
-# Of a turn. The beginning, the end and what every token takes come to it, and all is to stay under 2%.
-DASHBOARD_SHARE = 0.008
+# Of a turn, so that with its last drawing, which shows all that is left, it stays under 2%.
+DASHBOARD_SHARE = 0.01
 STOPPING = " stopping…".encode()
 ERASED = b"\x1b[K"
 
@@ -93,6 +93,7 @@ class LiveView:
 
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""
+        start = self._clock()
         self._tokens += 1
         if self.panel is not None:
             self.panel.token(event)
@@ -100,6 +101,7 @@ class LiveView:
             self._turn_to(event.reasoning)
         if event.reasoning == self._thinking:
             self._stream.feed(printable(event.text))
+        self._pace.also(start)
         self._draw_if_due()
 
     def done(self, event: TurnDone) -> None:

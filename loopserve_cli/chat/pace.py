@@ -32,6 +32,10 @@ class Pace:
         """Is it time?"""
         return self._clock() >= self._next
 
+    def also(self, start: float) -> None:
+        """Something else that began at `start`, and is to count as drawing, has just ended."""
+        self._spent += self._clock() - start
+
     def drawn(self, start: float) -> None:
         """A drawing that began at `start` has just ended."""
         took = self._clock() - start
