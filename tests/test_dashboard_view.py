@@ -19,6 +19,7 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from test_chat_markdown import all_there_is
 
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.dashboard.source import attach, dialogue
@@ -366,9 +367,9 @@ def test_ctrl_c_takes_the_last_line_of_the_strip() -> None:
         session.view.dashboard = True
         attach(session)
         session.view.begin()
-        assert b"stopping" not in screen.read(65536)
+        assert "stopping" not in all_there_is(screen)
         session.view.stopping()
-        assert screen.read(65536) == "\r stopping…\x1b[K".encode()
+        assert all_there_is(screen) == "\r stopping…\x1b[K"
         session.view.end()
 
 
