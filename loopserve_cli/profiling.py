@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+# The driver sums the utilisation over a while of this length or less.
+BUSY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,10 @@ class Meter:
         import psutil
 
         self.gpus = gpus
+        self.total_host_bytes: int = psutil.virtual_memory().total
         self._process = psutil.Process()
+        self._busy: float | None = None
+        self._busy_at = -BUSY_SECONDS
 
     def reset_peak(self) -> None:
         """Begin a new phase: the peak counts from here."""
@@ -54,6 +62,28 @@ class Meter:
             free_device_bytes=sum(torch.cuda.mem_get_info(gpu)[0] for gpu in self.gpus),
             rss_bytes=rss,
         )
+
+    @functools.cached_property
+    def total_device_bytes(self) -> int | None:
+        """Bytes that the GPUs have; None without one."""
+        import torch
+
+        return sum(torch.cuda.mem_get_info(gpu)[1] for gpu in self.gpus) if self.gpus else None
+
+    def busy(self) -> float | None:
+        """The share of the last while in which the GPUs computed, asked at most once in `BUSY_SECONDS`.
+
+        None without a GPU, and where nvidia-ml-py, which the driver is asked through, is not installed.
+        """
+        if self.gpus and time.monotonic() - self._busy_at >= BUSY_SECONDS:
+            import torch
+
+            self._busy_at = time.monotonic()
+            try:
+                self._busy = sum(map(torch.cuda.utilization, self.gpus)) / (100 * len(self.gpus))
+            except Exception:  # no nvidia-ml-py, or whatever the driver says through it: a figure less, no turn less
+                self._busy, self._busy_at = None, math.inf
+        return self._busy
 
 
 class Stopwatch:

@@ -25,7 +25,8 @@ class TurnRecord:
     TTFT runs from the turn's submission to its first token id on the host; TPOT is
     (e2e - TTFT) / (tokens - 1); ITL is the list of gaps between tokens. Of tokens_output, tokens_reasoning were
     thought before the answer, None for a model that does not think aloud; the tags around thoughts are neither thought
-    nor answer. first_answer_ms runs from the submission to the answer's first token, None where no answer came.
+    nor answer. first_answer_ms runs from the submission to the answer's first token, None where no answer came. ui_ms
+    is what showing the turn took, which is in no other time.
 
     Of the prefill: density is entries computed / causal entries; coverage the share of the sampled rows' attention on
     the lines chosen (alpha was asked), 1 where dense, None for fixed patterns; the lines are means over the heads
@@ -36,6 +37,7 @@ class TurnRecord:
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
     step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
+    Of the cache: the kv_store bytes are allocated, the kv_used bytes hold tokens.
     streamed_bytes is what came from the host's memory to the device to be read (tier host), the prefill's included.
     """
 
@@ -68,6 +70,7 @@ class TurnRecord:
     tpot_ms: float | None = None
     itl_ms: list[float] = field(default_factory=list)
     e2e_ms: float | None = None
+    ui_ms: float | None = None
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
     density: float | None = None
@@ -85,6 +88,8 @@ class TurnRecord:
     step_kernels: str | None = None
     kv_store_device_bytes: int | None = None
     kv_store_host_bytes: int | None = None
+    kv_used_device_bytes: int | None = None
+    kv_used_host_bytes: int | None = None
     working_set_bytes: int | None = None
     streamed_bytes: int | None = None
     allocated_device_bytes: int | None = None

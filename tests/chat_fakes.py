@@ -18,6 +18,7 @@ from loopserve_cli.chat.view import PlainView
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.gauges import Gauges
 from loopserve_cli.errors import ContextLimitError, LoopserveError
 from loopserve_cli.profile import PolicyOptions, Profile
 from loopserve_cli.stats import TurnRecord
@@ -66,10 +67,14 @@ class ScriptedEngine:
         self.made_otherwise: list[str] = []
         self.loads = 0
         self.thoughts = ""
+        self.bytes_each = 1024
 
     @property
     def held(self) -> str:
         return "".join(map(chr, self.tokens))
+
+    def gauges(self) -> Gauges:
+        return Gauges(len(self.tokens), rss_bytes=3 * 2**20, kv_used_host_bytes=self.bytes_each * len(self.tokens))
 
     def set_profile(self, profile: Profile) -> None:
         self.profile = profile

@@ -5,6 +5,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from prompt_toolkit.output import DummyOutput
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.completion import CommandCompleter
-from loopserve_cli.chat.prompt import KeptHistory, fill, open_history, prompt_session, toolbar
+from loopserve_cli.chat.prompt import KeptHistory, open_history, prompt_session
 from loopserve_cli.chat.repl import run_repl, show_tail
 from loopserve_cli.chat.session import Attachment, Session
+from loopserve_cli.chat.toolbar import fill, toolbar
+from loopserve_cli.engine.gauges import Gauges
 from loopserve_cli.messages import Message
 from loopserve_cli.stats import TurnRecord
 
@@ -207,11 +210,13 @@ def test_a_history_that_cannot_be_kept_is_told_once(tmp_path: Path) -> None:
 
 def test_the_toolbar_tells_the_state_of_the_dialogue(tmp_path: Path) -> None:
     session = make_session("four", context_limit=200)
-    assert toolbar(session) == "fake · full · 0/200 tokens (0%) · TTFT n/a · memory n/a · KV n/a"
+    assert toolbar(session) == "fake · full · 0/200 tokens (0%) · TTFT n/a · rss 3.0 MiB · KV 0 B"
     session.ask("abc")
-    session.records[-1] = TurnRecord(
-        ttft_ms=1234.0, peak_device_bytes=5 * 2**30, kv_store_device_bytes=2**20, kv_store_host_bytes=2**20
-    )
+    measured = TurnRecord(ttft_ms=1234.0, rss_bytes=1, peak_device_bytes=1, kv_store_device_bytes=1)
+    session.records[-1] = measured
+    session.conversation.messages[-1] = replace(session.conversation.messages[-1], record=measured)
+    now = Gauges(10, peak_device_bytes=5 * 2**30, kv_used_device_bytes=2**20, kv_used_host_bytes=2**20)
+    session.conversation.engine.gauges = lambda: now  # type: ignore[method-assign]
     assert toolbar(session) == "fake · full · 10/200 tokens (5%) · TTFT 1.23 s · peak 5.0 GiB · KV 2.0 MiB"
     session.attachments.append(Attachment("report.txt", "text"))
     session.unanswered = "x"

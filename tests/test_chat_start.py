@@ -229,7 +229,8 @@ def test_a_chosen_file_that_cannot_be_written_is_an_error(engine: ScriptedEngine
         ("none", True, {"TERM": "xterm"}, PlainView),
         ("simple", False, {"TERM": "xterm"}, PlainView),
         ("simple", True, {"TERM": "dumb"}, PlainView),
-        ("simple", True, {"TERM": "xterm", "NO_COLOR": "1"}, PlainView),
+        ("simple", True, {"TERM": "xterm", "NO_COLOR": "1"}, LiveView),
+        ("dashboard", True, {"TERM": "xterm", "NO_COLOR": "1"}, LiveView),
     ],
 )
 def test_the_view_fits_the_terminal(ui: str, terminal: bool, environ: dict[str, str], expected: type) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from loopserve_cli.stats import TurnRecord
 
 UNKNOWN = "n/a"
@@ -28,6 +30,19 @@ def duration(milliseconds: float | None) -> str:
     if milliseconds is None:
         return UNKNOWN
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def per_token(milliseconds: float | None) -> str:
+    """Milliseconds with a decimal below a hundred: a token's time."""
+    if milliseconds is None or milliseconds >= 100:
+        return duration(milliseconds)
+    return f"{milliseconds:.1f} ms"
+
+
+def waiting(milliseconds: float) -> str:
+    """Time left, in whole seconds or minutes."""
+    seconds = math.ceil(milliseconds / 1000)
+    return f"{seconds} s" if seconds < 100 else f"{seconds // 60} min {seconds % 60} s"
 
 
 def rate(per_second: float | None) -> str:
@@ -58,6 +73,12 @@ def memory(record: TurnRecord) -> str:
 def kv_bytes(record: TurnRecord) -> int | None:
     """Keys and values of the dialogue, device and host together; None when neither is known."""
     known = [part for part in (record.kv_store_device_bytes, record.kv_store_host_bytes) if part is not None]
+    return sum(known) if known else None
+
+
+def kv_used(record: TurnRecord) -> int | None:
+    """As `kv_bytes`, of the rows that hold tokens; room for more is left out."""
+    known = [part for part in (record.kv_used_device_bytes, record.kv_used_host_bytes) if part is not None]
     return sum(known) if known else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.validation import ValidationError
@@ -13,8 +15,11 @@ from loopserve_cli.chat.terminal import encodable
 NOT_UTF8 = "bytes that are not UTF-8 are replaced by \ufffd; correct it, or press Enter again"
 
 
-def bindings(interrupts: Interrupts) -> KeyBindings:
-    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's."""
+def bindings(interrupts: Interrupts, switch: Callable[[], None] = lambda: None) -> KeyBindings:
+    """Enter sends, Alt+Enter adds a line, Ctrl-C clears, or quits when pressed twice. Others are prompt_toolkit's.
+
+    F2 calls `switch`.
+    """
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -38,6 +43,10 @@ def bindings(interrupts: Interrupts) -> KeyBindings:
     def write_elsewhere(event: KeyPressEvent) -> None:
         # prompt_toolkit's own binding would send the text at once.
         event.current_buffer.open_in_editor()
+
+    @keys.add("f2")
+    def switch_dashboard(event: KeyPressEvent) -> None:
+        switch()
 
     @keys.add("c-c")
     @keys.add("<sigint>")

@@ -6,57 +6,39 @@ import errno
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.control import Control
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.segment import ControlType, Segment, SegmentLines
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
+from loopserve_cli.chat.pace import REDRAW_SECONDS, REDRAW_SHARE, Pace
+from loopserve_cli.chat.region import Region
+from loopserve_cli.chat.terminal import reflows
 from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 from loopserve_cli.printable import printable
 
-REDRAW_SECONDS = 0.05
-REDRAW_SHARE = 0.2
+if TYPE_CHECKING:
+    from loopserve_cli.chat.dashboard.panel import Panel
+
 LIVE_LINES = 10
 LONG_PREFILL = 256
+# Of a turn, so that with its last drawing, which shows all that is left, it stays under 2%.
+DASHBOARD_SHARE = 0.01
 STOPPING = " stopping…".encode()
-NO_REFLOW = ("linux", "rxvt", "screen")
-
-
-class Pace:
-    """When to draw again: at most every `REDRAW_SECONDS`, and for at most `REDRAW_SHARE` of the time."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """The first drawing is due at once."""
-        self._clock = clock
-        self._next = clock()
-
-    def due(self) -> bool:
-        """Is it time?"""
-        return self._clock() >= self._next
-
-    def drawn(self, start: float) -> None:
-        """A drawing that began at `start` has just ended."""
-        end = self._clock()
-        self._next = max(start + REDRAW_SECONDS, end + (end - start) * (1 / REDRAW_SHARE - 1))
-
-
-def reflows(environ: Mapping[str, str]) -> bool:
-    """Whether the terminal wraps its old lines anew when it gets narrower; the few that do not are known."""
-    if environ.get("TMUX"):
-        return True
-    return not (environ.get("XTERM_VERSION") or environ.get("TERM", "").startswith(NO_REFLOW))
+ERASED = b"\x1b[K"
 
 
 class LiveView:
-    """One Rich Live region: finished lines go to the scrollback, the rest is drawn again and again."""
+    """One Rich Live region: finished lines go to the scrollback, the rest is drawn again and again.
 
-    name = "simple"
+    Under the lines that may still change stands what goes on: one line, or the dashboard.
+    """
 
     def __init__(
         self,
@@ -70,6 +52,18 @@ class LiveView:
         self._reflows = reflows(environ)
         self._live: Live | None = None
         self.shows_thinking = True
+        self.dashboard = False
+        self.panel: Panel | None = None
+
+    @property
+    def name(self) -> str:
+        """Of what is shown."""
+        return "simple" if self._board is None else "dashboard"
+
+    @property
+    def _board(self) -> Panel | None:
+        """The dashboard, where it is shown."""
+        return self.panel if self.dashboard else None
 
     def begin(self) -> None:
         """Open the region."""
@@ -79,25 +73,35 @@ class LiveView:
         self._settled: list[RenderableType] = []
         self._tokens = 0
         self._prefill: PrefillProgress | None = None
-        self._pace = Pace(self._clock)
-        self._drawn: list[int] = []
-        self._width = self._console.width
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        shown = self._board is not None
+        self._pace = Pace(self._clock, DASHBOARD_SHARE if shown else REDRAW_SHARE, REDRAW_SECONDS, forgives=shown)
+        if self.panel is not None:
+            self.panel.begin()
+        self._region = Region(self._console, self._reflows)
+        self._live = Live(
+            self._region, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop"
+        )
         self._live.start()
         self._draw()
 
     def prefill(self, event: PrefillProgress) -> None:
         """Move the bar, if the prefill is long enough for one."""
         self._prefill = event
+        if self.panel is not None:
+            self.panel.prefill(event)
         self._draw_if_due()
 
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""
+        start = self._clock()
         self._tokens += 1
+        if self.panel is not None:
+            self.panel.token(event)
         if event.reasoning != self._thinking and (event.reasoning or event.text):
             self._turn_to(event.reasoning)
         if event.reasoning == self._thinking:
             self._stream.feed(printable(event.text))
+        self._pace.also(start)
         self._draw_if_due()
 
     def done(self, event: TurnDone) -> None:
@@ -110,12 +114,15 @@ class LiveView:
         self._close(pieces)
 
     def stopping(self) -> None:
-        """Say so behind the last live line, where the cursor is; the next drawing erases it.
+        """Say so in the last live line, where the cursor is; the next drawing erases it.
 
-        Past Rich and Python's buffers: a signal handler may interrupt both.
+        Past Rich and Python's buffers: a signal handler may interrupt both. The dashboard's last line may be as wide
+        as the terminal, so there it gives way.
         """
+        if self.panel is not None:
+            self.panel.stopping = True
         if self._live is not None and self._console.file.isatty():
-            os.write(self._console.file.fileno(), STOPPING)
+            os.write(self._console.file.fileno(), STOPPING if self._board is None else b"\r" + STOPPING + ERASED)
 
     def end(self) -> None:
         """Close the region of a turn that failed; its text so far stays readable."""
@@ -135,9 +142,11 @@ class LiveView:
 
     def _close(self, pieces: list[RenderableType]) -> None:
         live, self._live = self._live, None
+        if self.panel is not None:
+            self.panel.end()
         if live is not None:
-            self._mend_narrowed()
-            live.update(Text(""))
+            self._region.mend_narrowed()
+            self._region.lines = []
             try:
                 if pieces:
                     self._console.print(Group(*pieces))
@@ -153,24 +162,27 @@ class LiveView:
         if not self._console.is_terminal:  # it was closed: Rich then draws nothing, and fails not at all
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         start = self._clock()
-        self._mend_narrowed()
+        self._region.mend_narrowed()
         settled = [*self._settled, *self._stream.settled()]
         self._settled = []
-        lines = self._region()
-        self._live.update(SegmentLines(lines, new_lines=True))
+        self._region.lines = self._lines()
         if settled:
             self._console.print(Group(*settled))
         else:
             self._live.refresh()
-        self._drawn = [Segment.get_line_length(line) for line in lines]
+        self._region.drawn()
         self._pace.drawn(start)
 
-    def _region(self) -> list[list[Segment]]:
+    def _lines(self) -> list[list[Segment]]:
         """The live lines: the end of what may still change, and what is going on."""
         options = self._console.options
-        most = max(1, min(LIVE_LINES, options.size.height - 2))
+        if self._board is not None:
+            status = self._board.segments(self._console)
+        else:
+            status = self._console.render_lines(self._status(), options, pad=False)[:1]
+        most = max(1, min(LIVE_LINES, options.size.height - 1 - len(status)))
         tail = self._console.render_lines(self._stream.tail(), options, pad=False)[-most:]
-        return tail + self._console.render_lines(self._status(), options, pad=False)[:1]
+        return tail + status
 
     def _status(self) -> RenderableType:
         progress = self._prefill
@@ -183,15 +195,3 @@ class LiveView:
         bar = ProgressBar(total=progress.total, completed=progress.done, width=min(30, self._console.width // 3))
         row.add_row(Text("prefill"), bar, Text(f"{progress.done:,}/{progress.total:,} tokens", no_wrap=True))
         return row
-
-    def _mend_narrowed(self) -> None:
-        """After the terminal got narrower, erase the rows that the drawn lines were wrapped into.
-
-        Rich goes up as many rows as it drew lines; those that the terminal added are ours to erase.
-        """
-        before, self._width = self._width, self._console.width
-        if self._width >= before or not self._reflows:
-            return
-        extra = sum(max(0, -(-length // self._width) - 1) for length in self._drawn)
-        erase = (ControlType.ERASE_IN_LINE, 2)
-        self._console.control(Control(*[erase, (ControlType.CURSOR_UP, 1)] * extra))

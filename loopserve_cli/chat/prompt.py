@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from loopserve_cli.chat.block import BlockHint
 from loopserve_cli.chat.completion import CommandCompleter
-from loopserve_cli.chat.figures import UNKNOWN, duration, kv_bytes, memory, short, size
+from loopserve_cli.chat.dashboard.source import switch
 from loopserve_cli.chat.keys import bindings
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.terminal import encodable
-from loopserve_cli.printable import printable_line
+from loopserve_cli.chat.toolbar import bottom
+from loopserve_cli.errors import UsageError
 
 HINT = {"validation-toolbar": "noinherit ansiyellow"}
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "ansicyan bold", **HINT})
 REFRESH_SECONDS = 0.5
+MENU_ROWS = 8
 
 
 class KeptHistory(FileHistory):
@@ -58,7 +63,8 @@ def open_history(path: Path, complain: Callable[[str], None]) -> History:
 def prompt_session(
     session: Session, history: History, input: Input | None = None, output: Output | None = None
 ) -> PromptSession[str]:
-    """The prompt; `input` and `output` are the terminal's unless given."""
+    """The prompt; `input` and `output` are the terminal's unless given. A dumb terminal has no toolbar."""
+    dumb = is_dumb_terminal()
     return PromptSession(
         [("class:prompt", "> ")],
         prompt_continuation="  ",
@@ -70,48 +76,19 @@ def prompt_session(
         complete_while_typing=False,
         validator=BlockHint(),
         completer=CommandCompleter(session),
-        key_bindings=bindings(session.interrupts),
-        bottom_toolbar=lambda: state_line(session),
-        refresh_interval=REFRESH_SECONDS,
+        key_bindings=bindings(session.interrupts, partial(switch_or_complain, session)),
+        bottom_toolbar=None if dumb else lambda: bottom(session, get_app().output.get_size()),
+        refresh_interval=0 if dumb else REFRESH_SECONDS,
+        reserve_space_for_menu=0 if dumb else MENU_ROWS,
         style=STYLE,
         input=input,
         output=output,
     )
 
 
-def state_line(session: Session) -> str:
-    """The toolbar, or why there is none: drawing it must not end the chat."""
+def switch_or_complain(session: Session) -> None:
+    """Show the dashboard or hide it; the toolbar shows which."""
     try:
-        return printable_line(toolbar(session))
-    except Exception as error:
-        return printable_line(f"{type(error).__name__}: {error}")
-
-
-def toolbar(session: Session) -> str:
-    """The dialogue's state in one line, with what needs attention first."""
-    engine, last = session.conversation.engine, session.last
-    parts = []
-    if session.interrupts.recent():
-        parts.append("press Ctrl-C again to quit")
-    if session.autosave.problem is not None:
-        parts.append("NOT SAVED")
-    if session.attachments:
-        parts.append("+ " + ", ".join(a.name for a in session.attachments))
-    if session.unanswered is not None:
-        parts.append("a message waits for its answer: /retry")
-    parts += [
-        session.model,
-        engine.profile.name,
-        fill(len(engine.tokens), engine.context_limit),
-        f"TTFT {duration(last.ttft_ms) if last else UNKNOWN}",
-        memory(last) if last else f"memory {UNKNOWN}",
-        f"KV {size(kv_bytes(last) if last else None)}",
-    ]
-    return " · ".join(parts)
-
-
-def fill(used: int, limit: int | None) -> str:
-    """How full the context is."""
-    if limit is None:
-        return f"{short(used)} tokens"
-    return f"{short(used)}/{short(limit)} tokens ({used / limit:.0%})"
+        switch(session)
+    except UsageError as error:
+        run_in_terminal(partial(session.complain, error))

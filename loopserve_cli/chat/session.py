@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -184,8 +184,14 @@ class Session:
             task = bar.add_task("prefill", total=None)
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
+
+            def within(event: PrefillProgress) -> None:
+                before = event.cached or 0
+                bar.update(task, completed=before + event.done, total=before + event.total)
+
             stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
-            with contextlib.closing(progress) as events, stopped, self.interrupts.raising() as begun:
+            told = self._told(within)
+            with told, contextlib.closing(progress) as events, stopped, self.interrupts.raising() as begun:
                 for event in events:
                     begun()
                     total = event.total
@@ -240,12 +246,31 @@ class Session:
         with contextlib.closing(turn) as events:
             shown.draw(self.view.begin)
             try:
-                with self.interrupts.raising() as begun:
+                draw = partial(show, self.view)
+                with self._told(lambda event: shown.draw(partial(draw, event))), self.interrupts.raising() as begun:
                     for event in events:
                         begun()
-                        shown.draw(partial(show, self.view, event))
+                        shown.draw(partial(draw, event))
                         if isinstance(event, TurnDone):
                             record = event.record
             finally:
                 shown.draw(self.view.end)
-        return record
+        return None if record is None else self._with_drawing(record, shown.ms)
+
+    @contextlib.contextmanager
+    def _told(self, tell: Callable[[PrefillProgress], None]) -> Iterator[None]:
+        """Inside, `tell` hears how far a long prefill is, also within its chunks."""
+        engine = self.conversation.engine
+        engine.on_progress = tell
+        try:
+            yield
+        finally:
+            engine.on_progress = None
+
+    def _with_drawing(self, record: TurnRecord, milliseconds: float) -> TurnRecord:
+        """The record, there and in the dialogue, with what showing the turn took."""
+        whole = replace(record, ui_ms=milliseconds)
+        messages = self.conversation.messages
+        if messages and messages[-1].record is record:
+            messages[-1] = replace(messages[-1], record=whole)
+        return whole

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import Console
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands.files import begin_with, header
+from loopserve_cli.chat.dashboard.source import attach
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.kept import feed
 from loopserve_cli.chat.places import history_file, new_transcript
@@ -76,6 +79,7 @@ def chat(
     view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err, interrupts)
     session.debug = options.debug
+    attach(session)
     files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
     if message is None:
@@ -86,6 +90,10 @@ def chat(
         feed(session, options.resume)
     if message is not None:
         return run_single(session, message)
+    if view.name != "plain":
+        from loopserve_cli.chat.rehearsal import rehearse
+
+        rehearse(view.panel)
     history = open_history(history_file(), session.warn)
     return run_repl(session, prompt_session(session, history, output=prompt_output()))
 
@@ -114,8 +122,12 @@ def noting(err: Console) -> Callable[[str], None]:
 
 
 def prompt_output() -> Output:
-    """Where the prompt is drawn: not on stdout when that is a file or a pipe, for answers go there."""
-    return create_output(stdout=sys.stdout if sys.stdout.isatty() else sys.stderr)
+    """Where the prompt is drawn: not on stdout when that is a file or a pipe, for answers go there.
+
+    A dumb terminal is sent no escape sequence.
+    """
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    return PlainTextOutput(stream) if is_dumb_terminal() else create_output(stdout=stream)
 
 
 def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:

@@ -8,8 +8,10 @@ import re
 import select
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+# Terminals that do not wrap their old lines anew, by TERM.
+NO_REFLOW = ("linux", "rxvt", "screen")
 # The cursor shown, pastes no longer bracketed, colours as they were.
 PLAIN = b"\x1b[?25h\x1b[?2004l\x1b[0m"
 KEY = re.compile(r"\x1b\[[0-9;?<>=]*[A-Za-z~]|\x1bO.|\x1b.?")
@@ -97,6 +99,13 @@ def as_text(data: bytes) -> str:
     """Typed bytes as text: lines end in newlines, control characters and the sequences of other keys are left out."""
     text = KEY.sub("", data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n"))
     return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable()).rstrip("\n")
+
+
+def reflows(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal wraps its old lines anew when it gets narrower; the few that do not are known."""
+    if environ.get("TMUX"):
+        return True
+    return not (environ.get("XTERM_VERSION") or environ.get("TERM", "").startswith(NO_REFLOW))
 
 
 def encodable(text: str) -> str:

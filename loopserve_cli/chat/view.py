@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -12,12 +12,23 @@ from rich.text import Text
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.printable import printable
 
+if TYPE_CHECKING:
+    from loopserve_cli.chat.dashboard.panel import Panel
+
 
 class View(Protocol):
-    """Shows one turn after another; `begin` and `end` stand around each, whatever happens between."""
+    """Shows one turn after another; `begin` and `end` stand around each, whatever happens between.
 
-    name: str
+    With `dashboard` it shows the `panel`, where it is one that draws.
+    """
+
     shows_thinking: bool
+    dashboard: bool
+    panel: Panel | None
+
+    @property
+    def name(self) -> str:
+        """Of what it shows now: dashboard, simple or plain."""
 
     def begin(self) -> None:
         """A message was sent."""
@@ -53,6 +64,8 @@ class PlainView:
     """The answer as plain text on a stream, token by token; nothing is drawn twice. Thoughts go elsewhere."""
 
     name = "plain"
+    dashboard = False
+    panel: Panel | None = None
 
     def __init__(self, stream: TextIO, aside: Console | None = None, shows_thinking: bool = True) -> None:
         """Write to `stream`, and thoughts to `aside`; on a terminal control characters are made visible."""
@@ -114,17 +127,19 @@ class PlainView:
         self._stream.flush()
 
 
-def is_plain(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether nothing may be drawn: no terminal, a dumb one, or NO_COLOR."""
-    return not console.is_terminal or console.is_dumb_terminal or bool(environ.get("NO_COLOR"))
+def is_plain(console: Console) -> bool:
+    """Whether nothing may be drawn: no terminal, or a dumb one. NO_COLOR only takes the colours, which Rich sees to."""
+    return not console.is_terminal or console.is_dumb_terminal
 
 
 def choose_view(
     ui: str, console: Console, environ: Mapping[str, str] = os.environ, aside: Console | None = None
 ) -> View:
-    """The view for `--ui`, a plain one with thoughts on `aside`; dashboard is shown as simple, and says so by name."""
-    if ui == "none" or is_plain(console, environ):
+    """The view for `--ui`, a plain one with thoughts on `aside`; the dashboard needs a panel to be seen."""
+    if ui == "none" or is_plain(console):
         return PlainView(console.file, aside)  # type: ignore[arg-type]
     from loopserve_cli.chat.live import LiveView
 
-    return LiveView(console, environ=environ)
+    view = LiveView(console, environ=environ)
+    view.dashboard = ui == "dashboard"
+    return view

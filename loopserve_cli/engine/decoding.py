@@ -270,6 +270,11 @@ class DecodeTurn:
             state.buffers.ring.rewind(self.store.layers[number].length)
             state.accumulated = None
 
+    @property
+    def even(self) -> bool:
+        """Whether the host knows how many keys every head reads."""
+        return all(s.buffers.working.even for s in self._layers.values() if s.chosen)
+
     def report(self, stored: int) -> DecodeReport:
         """The turn's figures; waits for the devices. Where nothing was decoded all `stored` keys count as read."""
         states = [state for state in self._layers.values() if self._keys]

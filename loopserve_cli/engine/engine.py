@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from loopserve_cli.engine.archive import Archive
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
+from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
+from loopserve_cli.engine.layerwise import telling
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
@@ -62,6 +64,9 @@ class Engine:
         self._versions = versions()
         self._archive = Archive(loaded)
         self._prefiller = Prefiller(loaded)
+        self._underway = Underway()
+        # Told within a chunk, layer by layer, how far the prefill is; what that takes is in no timing.
+        self.on_progress: Callable[[PrefillProgress], None] | None = None
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
 
@@ -80,6 +85,10 @@ class Engine:
     def memory(self) -> Memory:
         """Memory in use now."""
         return self._meter.read()
+
+    def gauges(self) -> Gauges:
+        """Figures of this moment, also within a turn; on a GPU the prefill's are known once it is done."""
+        return gauges_of(self._held, self._meter, self._underway.chosen(self._meter))
 
     @property
     def kv_bytes(self) -> int:
@@ -184,9 +193,16 @@ class Engine:
         self._archive.restore(saved, self._held)
 
     def feed(self, ids: list[int]) -> None:
-        """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing."""
-        for _ in self.feed_progress(ids):
-            pass
+        """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing.
+
+        Nobody is told how far it is: within a turn, whose time this may be part of, that would count.
+        """
+        tell, self.on_progress = self.on_progress, None
+        try:
+            for _ in self.feed_progress(ids):
+                pass
+        finally:
+            self.on_progress = tell
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
@@ -196,13 +212,15 @@ class Engine:
         self._store.reserve(len(self.tokens) + len(ids))
         prefill = self.new_prefill()
         watching = self._held.decode if self.freezes else None
-        began = len(self.tokens)
+        began, watch = len(self.tokens), Stopwatch(self._gpus)
         with undone_unless_numbers(self._held, began):
             for chunk, done in self._chunks(ids, prefill):
+                progress = PrefillProgress(done, len(ids), began)
+                self._tell_layers(prefill, len(chunk), progress, watch, 0.0)
                 logits = self._prefiller.feed(self._held, chunk, prefill, watching)
                 if done == len(ids) and not bool(healthy(logits).all()):
                     raise self._no_numbers()
-                yield PrefillProgress(done, len(ids))
+                yield progress
 
     def turn(
         self,
@@ -244,14 +262,18 @@ class Engine:
 
         self.begin_segment()
         prefill, decode = self.new_prefill(), self._held.decode
+        self._underway = Underway(prefill)
         prefill_began = watch.ms()
         logits = None
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():
                 break
+            progress = PrefillProgress(done, len(ids), cached)
+            self._tell_layers(prefill, len(chunk), progress, watch, prefill_began)
             logits = self._prefiller.feed(self._held, chunk, prefill, decode)
             with watch.paused():
-                yield PrefillProgress(done, len(ids))
+                yield replace(progress, ms=None if self._gpus else watch.now() - prefill_began)
+        self._underway.prefilled = True
         prefilled = len(self.tokens) - cached
         prefill_ms = watch.ms() - prefill_began
 
@@ -281,7 +303,7 @@ class Engine:
                 with whole_or_nothing(self._held, self._torch_device):
                     drawn = self._stepper.launch(drawn, held, decode, sampler)
             with watch.paused(not ahead):
-                yield Token(token, text, stream.reasoning)
+                yield Token(token, text, stream.reasoning, stamps[-1])
             if finish is not None or cancelled():
                 finish = finish or "cancelled"
                 self._stepper.let_go()
@@ -320,6 +342,13 @@ class Engine:
             graph_refusal=self._stepper.refusal,
         )
         yield TurnDone(record)
+
+    def _tell_layers(
+        self, prefill: PrefillTurn, chunk: int, at_end: PrefillProgress, watch: Stopwatch, began: float
+    ) -> None:
+        """Have the next chunk's layers tell how far it is. Not on a GPU, which is asked for all long before it ends."""
+        if self.on_progress is not None and not self._gpus:
+            prefill.at_layer = telling(self.on_progress, chunk, self._layers, at_end, watch, began)
 
     def _no_numbers(self) -> NumbersError:
         return numbers_error(self.model_name, self.dtype, self.quant)
@@ -370,6 +399,8 @@ class Engine:
             "keys_stored": self._store.length,
             "kv_store_device_bytes": self._store.device_bytes,
             "kv_store_host_bytes": self._store.host_bytes,
+            "kv_used_device_bytes": self._store.used_bytes(host=False),
+            "kv_used_host_bytes": self._store.used_bytes(host=True),
             "versions": self._versions,
         }
 

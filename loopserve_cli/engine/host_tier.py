@@ -49,6 +49,13 @@ class HostLayer(StoreLayer):
         return own + self.staging.tensors if self.number == 0 else own
 
     @property
+    def in_use(self) -> list[tuple[Tensor, int]]:
+        """The host's rows and the tail's; the staging holds copies."""
+        buffers = [(self.keys, self.flushed), (self.values, self.flushed)]
+        buffers += [(self.tail_keys, self.next_row), (self.tail_values, self.next_row)]
+        return [(part, rows) for part, rows in buffers if part is not None]
+
+    @property
     def next_row(self) -> int:
         """Where in the tail the next token goes."""
         return self.length - self.flushed

@@ -61,6 +61,11 @@ class StoreLayer(CacheLayerMixin):
         return sum(part.nbytes for part in self.tensors)
 
     @property
+    def in_use(self) -> list[tuple[Tensor, int]]:
+        """The buffers [1, G, C, D] that hold tokens, each with how many of its rows do."""
+        return [(part, self.length) for part in (self.keys, self.values) if part is not None]
+
+    @property
     def groups(self) -> int:
         """Key-value heads."""
         assert self.keys is not None
@@ -234,6 +239,11 @@ class Store(Cache):
     def host_bytes(self) -> int:
         """Bytes of keys and values in the host's memory."""
         return sum(part.nbytes for part in self._tensors() if part.device.type == "cpu")
+
+    def used_bytes(self, host: bool) -> int:
+        """Bytes of the rows that hold tokens, in the host's memory or on accelerators; room for more is left out."""
+        used = [pair for layer in self.layers for pair in layer.in_use if (pair[0].device.type == "cpu") is host]
+        return sum(part.nbytes // part.shape[2] * rows for part, rows in used if rows)
 
     def _tensors(self) -> list[Tensor]:
         return [part for layer in self.layers for part in layer.tensors] + self.coding.tensors

@@ -24,9 +24,9 @@ from forked import alone
 
 from loopserve_cli import app
 from loopserve_cli.chat import start
-from loopserve_cli.chat.prompt import state_line
 from loopserve_cli.chat.repl import step
 from loopserve_cli.chat.session import Attachment, Session
+from loopserve_cli.chat.toolbar import state_line
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.demo.files import demo_model_folder

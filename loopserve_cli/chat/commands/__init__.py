@@ -23,6 +23,7 @@ KEYS = (
     ("Alt+Enter, Esc Enter", "a new line"),
     ("Ctrl-X Ctrl-E", "write the message in your editor"),
     ("Ctrl-R, Up", "search what you typed before, or go back to it"),
+    ("F2", "show the dashboard, or hide it"),
     ("Tab", "complete a command, a setting or a path"),
     ("Ctrl-C", "clear the input; stop an answer; twice within 2 s on an empty line: quit"),
     ("Ctrl-D", "quit, on an empty line"),
@@ -51,6 +52,7 @@ def help_(session: Session, argument: str) -> None:
 COMMANDS = (
     Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
     Command("stats", show.stats, "what every turn so far measured"),
+    Command("dashboard", show.dashboard, "show the live dashboard, or hide it (F2 too)"),
     Command("tokens", show.tokens, "how long the dialogue is, in tokens"),
     Command("undo", dialogue.undo, "take the last exchange back"),
     Command("retry", dialogue.retry, "ask the last message again, in place of its answer"),

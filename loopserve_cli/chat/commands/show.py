@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.commands.command import no_argument
+from loopserve_cli.chat.dashboard.source import switch
 from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, share, size
 from loopserve_cli.chat.room import attached, length_of
 from loopserve_cli.chat.session import Session
@@ -59,6 +60,12 @@ def _thoughts(records: list[TurnRecord]) -> Table:
         thought = (count(record.tokens_reasoning), duration(record.ttft_ms), duration(record.first_answer_ms))
         table.add_row(count(record.turn), *thought)
     return table
+
+
+def dashboard(session: Session, argument: str) -> None:
+    """Show the dashboard from now on, or hide it."""
+    no_argument(argument, "/dashboard")
+    session.note(switch(session))
 
 
 def tokens(session: Session, argument: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -25,6 +26,7 @@ class PrefillTurn:
         """Nothing done yet."""
         self.policy = policy
         self.last_chunk = True
+        self.at_layer: Callable[[], None] = lambda: None  # called before and after a layer attends, outside every span
         self._model_layers = layers
         self._calls: list[Call] = []
         self._choosing = Spans()
@@ -38,6 +40,13 @@ class PrefillTurn:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer: query [1, H, n, D] over key and value [1, G, N, D]; returns [1, H, n, D]."""
+        self.at_layer()
+        out = self._attend(layer, query, key, value, scaling)
+        self.at_layer()
+        return out
+
+    def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """As `attend`, with the groups that are asked sparse and the others dense."""
         groups, new, keys = key.shape[1], query.shape[2], key.shape[2]
         asked: list[int] = []
         if value.shape[-1] == query.shape[-1] and self._pays(query, keys):
