@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.change import ttft_change
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.shown import NotShown, Shown
@@ -65,6 +66,7 @@ class Session:
         self.copies: dict[Path, Stamp] = {}
         self.closing = False
         self.debug = False
+        self.turn_line = True
 
     def data(self, renderable: RenderableType) -> None:
         """Print what was asked for."""
@@ -207,7 +209,7 @@ class Session:
             shown = Shown()
             kept = False
             try:
-                record = self._generate(text, lambda: shown.gone is not None or cancelled(), shown)
+                record = self.generate(text, lambda: shown.gone is not None or cancelled(), shown)
                 kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
             except KeyboardInterrupt:  # pressed twice while nothing asked for it
                 record = None
@@ -224,12 +226,13 @@ class Session:
                 raise NotShown(shown.gone) from shown.gone
             if record is None or not kept:
                 return None
-            self.note(turn_line(record))
+            if self.turn_line:
+                self.note(turn_line(record, ttft_change(self.conversation.messages)))
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
 
-    def _generate(self, text: str, cancelled: Callable[[], bool], shown: Shown) -> TurnRecord | None:
+    def generate(self, text: str, cancelled: Callable[[], bool], shown: Shown) -> TurnRecord | None:
         """Run the turn and show it. Until it tells of itself, a second Ctrl-C raises KeyboardInterrupt."""
         record = None
         turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))
