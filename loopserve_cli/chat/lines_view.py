@@ -11,7 +11,7 @@ from rich.text import Text
 
 from loopserve_cli.chat.columns import Column, fitting, table_of
 from loopserve_cli.chat.figures import UNKNOWN, count, share
-from loopserve_cli.chat.matrix import Matrix, half_blocks
+from loopserve_cli.chat.matrix import Matrix, Pixel, half_blocks
 from loopserve_cli.chat.png import grey_png
 from loopserve_cli.errors import UsageError
 
@@ -26,10 +26,12 @@ MOST_PIXELS = 768
 FUTURE = 232
 
 
-def heading(found: ChosenLines, turn: int) -> str:
-    """Which prefill it is about, by its last chunk."""
+def heading(found: ChosenLines, began: list[int]) -> str:
+    """Which prefill it is about, by its last chunk: its rows, and their turns, which `began` after so many tokens."""
     first = found.keys - found.new
-    return f"rows {count(first)} to {count(found.keys - 1)} (turn {turn}) over {count(found.keys)} keys"
+    turns = [sum(one <= row for one in began) for row in (first, found.keys - 1)]
+    of = f"turn {turns[0]}" if turns[0] == turns[1] else f"turns {turns[0]} to {turns[1]}"
+    return f"{of}, rows {count(first)} to {count(found.keys - 1)} over {count(found.keys)} keys"
 
 
 def layers(found: ChosenLines, width: int) -> Table:
@@ -76,7 +78,7 @@ def drawing(found: ChosenLines, layer: int, head: int, width: int, height: int) 
     if choice.dense:
         return Text(f"layer {layer}, head {head}: {_dense(choice)}, so there are no lines to draw")
     tall = max(4, min(2 * (height - AROUND), round(width * found.new / found.keys)))
-    drawn, mean = half_blocks(_matrix(found, layer, head).pixels(width, tall))
+    drawn = half_blocks(_matrix(found, layer, head).pixels(width, tall))
     last = f"key {count(found.keys - 1)}"
     scale = "key 0" + last.rjust(max(0, min(width, found.keys) - len("key 0")))
     return Group(
@@ -86,7 +88,7 @@ def drawing(found: ChosenLines, layer: int, head: int, width: int, height: int) 
         ),
         *(Text(line, no_wrap=True) for line in drawn),
         Text(scale),
-        Text(f"rows go down; filled: at least as many lines as on average, {share(mean)} of the cells", style="dim"),
+        Text("rows go down; filled: verticals or slashes as close together as on average, or closer", style="dim"),
     )
 
 
@@ -104,8 +106,8 @@ def picture(found: ChosenLines, layer: int, head: int) -> bytes:
     return grey_png([bytes(map(_grey, row)) for row in pixels])
 
 
-def _grey(part: float | None) -> int:
-    return FUTURE if part is None else round(255 * (1 - part**0.5))
+def _grey(pixel: Pixel | None) -> int:
+    return FUTURE if pixel is None else round(255 * (1 - pixel.either**0.5))
 
 
 def _matrix(found: ChosenLines, layer: int, head: int) -> Matrix:

@@ -1,16 +1,29 @@
 """A head's lines as a picture: keys to the right, rows downwards, each pixel the share of its cells that lie on lines.
 
 Verticals are counted by key, slashes by offset (row - key). Both are summed beforehand, so a pixel costs the same
-however many cells it stands for. Where lines cross within a pixel they are taken to be independent; a pixel of one
-cell is exact.
+however many cells it stands for.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 HALVES = " ▀▄█"
+
+
+@dataclass(frozen=True, slots=True)
+class Pixel:
+    """Of a pixel's causal cells, the share on verticals and that on slashes, each from 0 to 1."""
+
+    vertical: float
+    slash: float
+
+    @property
+    def either(self) -> float:
+        """The share on lines. Within a pixel the two kinds are taken to be independent; one of one cell is exact."""
+        return 1 - (1 - self.vertical) * (1 - self.slash)
 
 
 class Matrix:
@@ -24,13 +37,13 @@ class Matrix:
         below = _counted(slash, keys)
         self._slashes = [0, *itertools.accumulate(below)]  # at x, the sum of how many offsets are below 0 .. x - 1
 
-    def pixels(self, width: int, height: int) -> list[list[float | None]]:
-        """Rows of shares from 0 to 1; None where no cell is causal. No more pixels than there are cells."""
+    def pixels(self, width: int, height: int) -> list[list[Pixel | None]]:
+        """Rows of pixels, None where no cell is causal. No more of them than there are cells."""
         columns = _edges(0, self.keys, min(width, self.keys))
         rows = _edges(self.keys - self.new, self.keys, min(height, self.new))
-        return [[self._share(top, end, left, right) for left, right in columns] for top, end in rows]
+        return [[self._pixel(top, end, left, right) for left, right in columns] for top, end in rows]
 
-    def _share(self, top: int, end: int, left: int, right: int) -> float | None:
+    def _pixel(self, top: int, end: int, left: int, right: int) -> Pixel | None:
         """Of the causal cells of rows [top, end) and keys [left, right)."""
         if right <= top + 1:
             causal = (end - top) * (right - left)
@@ -42,24 +55,30 @@ class Matrix:
         if not causal:
             return None
         slash = self._below(top, end, left - 1) - self._below(top, end, right - 1)
-        return 1 - (1 - vertical / causal) * (1 - min(1.0, slash / causal))
+        return Pixel(vertical / causal, slash / causal)
 
     def _below(self, top: int, end: int, key: int) -> int:
         """Over rows [top, end), how many offsets are so small that they reach keys behind `key`, summed."""
         return self._slashes[max(0, end - key)] - self._slashes[max(0, top - key)]
 
 
-def half_blocks(pixels: Sequence[Sequence[float | None]]) -> tuple[list[str], float]:
-    """Two rows of pixels in a line of text: filled where the share is at least the mean over all; and that mean."""
-    known = [share for row in pixels for share in row if share is not None]
-    mean = sum(known) / len(known)
-    dark = [[share is not None and share > 0 and share >= mean for share in row] for row in pixels]
+def half_blocks(pixels: Sequence[Sequence[Pixel | None]]) -> list[str]:
+    """Two rows of pixels in a line of text: filled where either kind of line is at least as frequent as on average."""
+    dense = [_frequent(pixels, lambda pixel: pixel.vertical), _frequent(pixels, lambda pixel: pixel.slash)]
+    dark = [[one or other for one, other in zip(*rows, strict=True)] for rows in zip(*dense, strict=True)]
     if len(dark) % 2:
         dark.append([False] * len(dark[0]))
     lines = []
     for upper, lower in zip(dark[::2], dark[1::2], strict=True):
         lines.append("".join(HALVES[one + 2 * other] for one, other in zip(upper, lower, strict=True)).rstrip())
-    return lines, mean
+    return lines
+
+
+def _frequent(pixels: Sequence[Sequence[Pixel | None]], of: Callable[[Pixel], float]) -> list[list[bool]]:
+    """Where a share is above 0 and not below its mean over all pixels."""
+    known = [of(pixel) for row in pixels for pixel in row if pixel is not None]
+    mean = sum(known) / len(known)
+    return [[pixel is not None and of(pixel) > 0 and of(pixel) >= mean for pixel in row] for row in pixels]
 
 
 def _counted(places: Sequence[int], size: int) -> list[int]:

@@ -72,9 +72,9 @@ class Session:
         """Print what was asked for."""
         self.out.print(Text(printable(renderable)) if isinstance(renderable, str) else renderable)
 
-    def note(self, line: str) -> None:
-        """Say something by the way, in one dim line."""
-        self.err.print(Text(printable(line), style="dim"), soft_wrap=True)
+    def note(self, line: str, between_words: bool = False) -> None:
+        """Say something by the way, in one dim line; on a narrow terminal it may be told to break between words."""
+        self.err.print(Text(printable(line), style="dim"), soft_wrap=not (between_words and self.err.is_terminal))
 
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
@@ -227,7 +227,7 @@ class Session:
             if record is None or not kept:
                 return None
             if self.turn_line:
-                self.note(turn_line(record, ttft_change(self.conversation.messages)))
+                self.note(turn_line(record, ttft_change(self.conversation.messages)), between_words=True)
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record

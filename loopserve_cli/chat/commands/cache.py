@@ -18,8 +18,9 @@ NAMES_WIDTH = 30
 
 @dataclass(frozen=True, slots=True)
 class TurnReads:
-    """Of one turn's `tokens`, how many keys a head read at the last step, for every layer; None: unknown."""
+    """Of the `tokens` of one turn, or several, how many keys a head read at the last step, per layer; None: unknown."""
 
+    name: str
     tokens: int
     by_layer: Sequence[float | None]
 
@@ -27,6 +28,11 @@ class TurnReads:
     def mean(self) -> float | None:
         """Over all layers."""
         return mean(self.by_layer)
+
+    @property
+    def unread(self) -> bool:
+        """Whether no layer read any of them."""
+        return not any(layer is None or layer > 0 for layer in self.by_layer)
 
 
 def cache(session: Session, argument: str) -> None:
@@ -48,7 +54,7 @@ def cache(session: Session, argument: str) -> None:
     turns = reads_by_turn(cuts, read, unknown=engine.freezes)
     width = session.out.width
     session.data(table_of(fitting(columns(turns, width), width)[0]))
-    session.note("keys that a head read at the last step, and their share of each turn's tokens, by layers: means")
+    session.note("read: keys of each turn that a head read at the last step; shares by layers; all are means", True)
 
 
 def reads_by_turn(cuts: list[int], read: Sequence[Sequence[float] | None], unknown: bool) -> list[TurnReads]:
@@ -56,23 +62,37 @@ def reads_by_turn(cuts: list[int], read: Sequence[Sequence[float] | None], unkno
     turns = []
     for number, (first, last) in enumerate(itertools.pairwise(cuts)):
         everything = None if unknown else float(last - first)
-        turns.append(TurnReads(last - first, [everything if one is None else one[number] for one in read]))
+        by_layer = [everything if one is None else one[number] for one in read]
+        turns.append(TurnReads(str(number + 1), last - first, by_layer))
     return turns
 
 
+def folded(turns: list[TurnReads]) -> list[TurnReads]:
+    """The same in fewer rows: turns in a row of which nothing is read are told together."""
+    rows = []
+    for unread, of in itertools.groupby(turns, lambda turn: turn.unread):
+        together = list(of)
+        if unread and len(together) > 1:
+            name = f"{together[0].name}-{together[-1].name}"
+            together = [TurnReads(name, sum(turn.tokens for turn in together), together[0].by_layer)]
+        rows += together
+    return rows
+
+
 def columns(turns: list[TurnReads], width: int) -> list[Column]:
-    """A row per turn and one for all: tokens, keys read, and shares by layers, or by ranges of them."""
+    """Rows of turns, and one for all: tokens, keys read, and shares by layers, or by ranges of them."""
     layers = len(turns[0].by_layer)
     sums = [[turn.by_layer[layer] for turn in turns] for layer in range(layers)]
     whole = TurnReads(
+        "all",
         sum(turn.tokens for turn in turns),
         [sum(one for one in of if one is not None) if None not in of else None for of in sums],
     )
-    rows = [*turns, whole]
+    rows = [*folded(turns), whole]
     shown = [
-        Column("turn", [*(str(number) for number in range(1, len(turns) + 1)), "all"]),
+        Column("turn", [row.name for row in rows]),
         Column("tokens", [count(row.tokens) for row in rows]),
-        Column("read", [count(row.mean) for row in rows]),
+        Column("read", [keys(row.mean) for row in rows]),
         Column("share", [shared(row.mean, row.tokens) for row in rows]),
     ]
     for first, last in ranges(layers, max(1, (width - NAMES_WIDTH) // SHARE_WIDTH)):
@@ -95,6 +115,11 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
+def keys(number: float | None) -> str:
+    """A mean count of keys: with a digit behind the point where it is small and no whole number."""
+    return count(number) if number is None or number >= 10 or number == round(number) else f"{number:.1f}"
+
+
 def shared(part: float | None, tokens: int) -> str:
     """A share of so many tokens; a turn that holds none has no share."""
-    return share(None if part is None or not tokens else part / tokens)
+    return "0" if part == 0 else share(None if part is None or not tokens else part / tokens)

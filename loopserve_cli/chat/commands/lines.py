@@ -29,8 +29,7 @@ def lines(session: Session, argument: str) -> None:
     for number, name, count in zip(numbers, ("layer", "head"), (found.layers, found.heads), strict=False):
         if number >= count:
             raise UsageError(f"there is no {name} {number}; they are 0 to {count - 1}")
-    turn = sum(began < found.keys for began in session.conversation.began())
-    session.data(lines_view.heading(found, turn))
+    session.data(lines_view.heading(found, session.conversation.began()))
     if png is not None:
         _write(session, found, numbers, png)
     elif not numbers:
@@ -88,7 +87,7 @@ def _write(session: Session, found: ChosenLines, numbers: list[int], name: str) 
     layer, head = numbers
     picture = lines_view.picture(found, layer, head)
     _save(path, picture)
-    session.note(f"{path}: lines of layer {layer}, head {head}; the darker, the more of a spot's cells are computed")
+    session.note(f"{path}: lines of layer {layer}, head {head}; the darker, the more of a spot's cells lie on them")
 
 
 def _save(path: Path, data: bytes) -> None:

@@ -29,6 +29,6 @@ def probe(session: Session, argument: str) -> None:
     if record is None or (record.finish_reason == "cancelled" and not record.output_text):
         session.note("stopped before the answer began; nothing of it is kept")
         return
-    session.note(turn_line(record))
+    session.note(turn_line(record), between_words=True)
     waiting = "; attached files wait for a message that is kept" if session.attachments else ""
     session.note(f"not kept: the dialogue is as it was{waiting}")

@@ -11,6 +11,8 @@ from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memor
 from loopserve_cli.chat.session import Session
 from loopserve_cli.stats import TurnRecord
 
+DITTO = '"'
+
 
 def stats(session: Session, argument: str) -> None:
     """All turns so far, those before a resume too, and those that do not stand any more."""
@@ -23,7 +25,7 @@ def stats(session: Session, argument: str) -> None:
     session.data(table_of(shown))
     line = left_out(hidden)
     if line is not None:
-        session.note(line)
+        session.note(line, between_words=True)
     if any(record.tokens_reasoning for record in records):
         session.data(Group(Text(), table_of(thought_columns(records))))
 
@@ -53,10 +55,14 @@ def turn_columns(records: list[TurnRecord], standing: list[bool], width: int) ->
 
 
 def profile_names(names: list[str], width: int) -> list[str]:
-    """Profiles' names; each changed setting goes on a line of its own where they take over a third of the width."""
+    """Profiles' names. Where one takes over a third of the width, each changed setting goes on a line of its own.
+
+    Then a name that stands in the row above already is a ditto mark.
+    """
     if max(map(len, names)) <= width // 3:
         return names
-    return [name.replace("+", "\n+") for name in names]
+    same = [name == before for name, before in zip(names, [None, *names], strict=False)]
+    return [DITTO if one else name.replace("+", "\n+") for name, one in zip(names, same, strict=True)]
 
 
 def thought_columns(records: list[TurnRecord]) -> list[Column]:
