@@ -34,7 +34,7 @@ def compare(session: Session, argument: str) -> None:
         contextlib.suppress(KeyboardInterrupt),  # pressed twice before there was an event
     ):
         record = run_again(session, cancelled)
-    if record is None or record.ttft_ms is None:
+    if record is None or not record.tokens_output:
         session.note("stopped before the answer began; the dialogue is as it was")
         return
     session.data(comparison(ours, Message("assistant", record.output_text or "", record=record), session.out.width))
