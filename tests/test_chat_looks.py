@@ -310,7 +310,7 @@ def test_many_layers_become_ranges_that_fit(width: int) -> None:
 
 
 def found_lines(new: int = 40, keys: int = 64) -> ChosenLines:
-    """Two layers of four heads: the first chose by key-value head, its second group is dense; the other is not asked."""
+    """Two layers of four heads: the first chose by group, of which the second is dense; the other was not asked."""
     chosen = ChosenLines(layers=2)
     lines = fixed_lines(torch.tensor([[0, 7, 20], [0, 0, 0]]), torch.tensor([[0, 1, 9], [0, 0, 0]]), keys)
     lines = replace(lines, dense=torch.tensor([False, True]), coverage=torch.tensor([0.97, 1.0]))
