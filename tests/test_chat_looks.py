@@ -461,7 +461,7 @@ def test_without_lines_it_says_why() -> None:
     assert printed(session)[0] == "n/a: profile full chooses no lines: its prefill is dense\n"
     engine_of(session).profile = replace(FULL, name="ours", prefill=PolicyOptions("online", {}))
     dispatch(session, "/lines 0 0")
-    assert printed(session)[0].startswith("n/a: no prefill of what the cache holds has chosen lines; profile ours")
+    assert printed(session)[0].startswith("n/a: no prefill of what the cache holds has chosen lines; ")
 
 
 def test_a_dense_head_has_nothing_to_draw() -> None:

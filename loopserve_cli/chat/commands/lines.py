@@ -74,8 +74,8 @@ def _why_none(session: Session) -> str:
     if engine.profile.prefill.policy == "dense":
         return f"profile {engine.profile.name} chooses no lines: its prefill is dense"
     return (
-        f"no prefill of what the cache holds has chosen lines; profile {engine.profile.name} does so where many new "
-        "tokens meet a long dialogue (prefill.min_new, prefill.min_keys)"
+        "no prefill of what the cache holds has chosen lines; one does where many new tokens meet a long dialogue "
+        "(prefill.min_new, prefill.min_keys)"
     )
 
 
