@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from recorded_step import RecordedCapture
 from test_conversation import ask
 from test_engine import run, some_ids
+from test_stepper import engine_of as captured_engine_of
+from test_stepper import gpu_like  # noqa: F401
 from test_tiers import PROFILES, engine_of
 from torch import Tensor
 
@@ -69,6 +72,17 @@ def test_a_detour_over_the_last_turns_under_full_attention_leaves_the_store_bit_
         assert (ours.keys_read, ours.tokens_cached) == (theirs.keys_read, theirs.tokens_cached)
 
 
+@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+def test_a_detour_leaves_every_architecture_s_store(kind: str) -> None:
+    engine = engine_of("snapkv", "device", kind)
+    run(engine, some_ids(60), max_new_tokens=10)
+    before = state(engine)
+    with engine.aside(full_in(engine)):
+        engine.rewind(20)
+        run(engine, some_ids(70, seed=1), max_new_tokens=10)
+    assert_same(before, state(engine))
+
+
 def test_a_detour_gives_the_answer_that_full_attention_would_have_given_on_this_history() -> None:
     engine, switched = engine_of("streaming-llm", "device"), engine_of("streaming-llm", "device")
     for one in (engine, switched):
@@ -82,6 +96,22 @@ def test_a_detour_gives_the_answer_that_full_attention_would_have_given_on_this_
     expected, _ = run(switched, some_ids(30, seed=1), max_new_tokens=40)
     assert theirs == expected
     assert theirs != ours  # else nothing was compared
+
+
+@pytest.mark.usefixtures("gpu_like")
+@pytest.mark.parametrize("profile", ["full", "loopserve", "snapkv"])
+def test_captured_steps_are_replayed_after_a_detour_and_are_right(profile: str) -> None:
+    engine, straight = captured_engine_of(profile, RecordedCapture), captured_engine_of(profile, RecordedCapture)
+    for one in (engine, straight):
+        run(one, some_ids(60), max_new_tokens=14)
+        run(one, some_ids(20, seed=1), max_new_tokens=14)
+    with engine.aside(load_profile("full")):
+        engine.rewind(70)
+        run(engine, some_ids(50, seed=2), max_new_tokens=14)
+    expected, theirs = run(straight, some_ids(20, seed=3), max_new_tokens=14)
+    got, ours = run(engine, some_ids(20, seed=3), max_new_tokens=14)
+    assert got == expected
+    assert ours.graph_replays == theirs.graph_replays and (ours.graph_replays or 0) > 5
 
 
 def test_a_detour_that_fails_leaves_all_as_it_was() -> None:
