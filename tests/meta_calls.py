@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from loopserve_kernels.choice import Lines, Rules
-from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gated import silu_mul
 from loopserve_kernels.gather import gather_keys
@@ -51,17 +50,20 @@ def masses(case: Case, length: int) -> None:
     line_mass(*sampled(case, length))
 
 
-def histogram(case: Case, length: int) -> None:
-    _, positions, *_ = given = sampled(case, length)
-    coverage_histogram(line_mass(*given), positions, *integers(2, case.heads, length), 100)
-
-
-def choosing(case: Case, length: int) -> None:
-    """All rows of a chunk that begins a dialogue, under the objective that needs no ranking."""
+def choosing(case: Case, length: int, objective: str = "latency") -> None:
+    """All rows of a chunk that begins a dialogue."""
     device = torch.device("meta")
-    rules = Rules(candidates=8192, objective="latency", wide=True, most_columns=length / 2)
+    rules = Rules(candidates=8192, objective=objective, wide=True, most_columns=length / 2)
     sample = make_sample(length, length, min(64, length), case.heads, device, None)
     sample.lines(case.floats(case.heads, length), case.floats(case.groups, length), 0.1, "head", rules)
+
+
+def choosing_greedily(case: Case, length: int) -> None:
+    choosing(case, length, "lines")
+
+
+def choosing_the_fewest(case: Case, length: int) -> None:
+    choosing(case, length, "optimal")
 
 
 def decoding(case: Case, length: int) -> None:
@@ -132,8 +134,9 @@ def writing(case: Case, length: int) -> None:
 
 CALLS: dict[str, Callable[[Case, int], object]] = {
     "line mass": masses,
-    "coverage": histogram,
     "choosing": choosing,
+    "choosing, lines": choosing_greedily,
+    "choosing, optimal": choosing_the_fewest,
     "decode attention": decoding,
     "key mass": masses_of_keys,
     "gather": gathering,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -72,6 +73,11 @@ def test_decoding_reads_ahead_with_room_for_a_second_program(case: Case, capabil
         assert kernel.blocks >= (1 if capability == 120 else 2), "as many as splits are made for"
         if case.dtype != torch.float32:
             assert "cp.async" in kernel.ptx, "keys are loaded ahead of their use"
+
+
+def test_choosing_adds_in_one_order() -> None:
+    for kernel in compiled("choosing, optimal", Case(), 90):
+        assert not re.search(r"\b(atom|red)\.", kernel.ptx), f"{kernel.name} adds to what others add to"
 
 
 @pytest.mark.parametrize("capability", PROCESSORS)

@@ -11,25 +11,13 @@ from launches import counted
 
 from loopserve_cli.bench.device.budgets import BUDGETS, Budget, Found, markdown
 
-# Until what a budget is not kept; each goes with the mark of its row.
-UNTIL = {
-    "choosing, objective=lines": "the greedy choice is kernels of its own",
-    "choosing, objective=optimal": "the greedy choice is kernels of its own",
-}
-
-
-def marked(budget: Budget) -> object:
-    reason = UNTIL.get(budget.name)
-    marks = [] if reason is None else [pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"until {reason}")]
-    return pytest.param(budget, id=budget.name, marks=marks)
-
 
 @cache
 def found_of(name: str) -> Found:
     return next(budget for budget in BUDGETS if budget.name == name).count()
 
 
-@pytest.mark.parametrize("budget", [marked(budget) for budget in BUDGETS])
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: budget.name)
 def test_a_budget_is_kept(budget: Budget) -> None:
     found = found_of(budget.name)
     assert found.launches <= budget.launches, f"{found.launches:g} launches per {budget.per}: {found.names}"

@@ -14,9 +14,9 @@ from attention_oracle import random_lines, relative_rms, tensors
 from decode_oracle import exact_decode, exact_mass, ring, working_set
 from test_coverage import SCALING, chosen, sample
 
-from loopserve_kernels.choice import Rules
-from loopserve_kernels.coverage import coverage_histogram_torch
-from loopserve_kernels.coverage_triton import coverage_histogram_triton
+from loopserve_kernels.choice import Rules, forced_mass, ranked, ranks
+from loopserve_kernels.coverage import coverage_histogram
+from loopserve_kernels.coverage_triton import first_covered_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
 from loopserve_kernels.gather_triton import gather_keys_triton
 from loopserve_kernels.index import Index, build_index, make_index_torch
@@ -164,13 +164,12 @@ def test_line_mass_and_coverage(count: int, keys: int, share: str, dtype: torch.
     mass = line_mass_triton(rows, positions, key, 0.2, share)
     for ours, theirs in ((mass.lse, exact.lse), (mass.vertical, exact.vertical), (mass.slash, exact.slash)):
         assert ours.shape == theirs.shape and relative_rms(ours, theirs) < bound
-    plans = mass.vertical.shape[0]
-    rank = torch.stack([torch.randperm(2 * keys) for _ in range(plans)]).clamp_max(60).to(torch.int32)
-    given = (rank[:, :keys], rank[:, keys:], 60)
-    assert (
-        relative_rms(coverage_histogram_triton(mass, positions, *given), coverage_histogram_torch(exact, *given))
-        < bound
-    )
+    # By rank, what the lines are the first to cover is the histogram of every cell's better rank.
+    order = ranked(torch.cat(forced_mass(mass, Rules(sinks=2, local=3)), 1), 2 * keys)
+    rank = ranks(order, 2 * keys)
+    by_rank = coverage_histogram(exact, rank[:, :keys], rank[:, keys:], 2 * keys)
+    first = first_covered_triton(mass, positions, 2, 3).transpose(0, 1).flatten(1)
+    assert relative_rms(first.gather(1, order), by_rank) < bound
 
 
 @pytest.mark.parametrize(("share", "objective", "alpha", "wide", "found"), [

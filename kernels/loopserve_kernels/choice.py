@@ -56,12 +56,13 @@ def choose_lines(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, s
     """Choose lines from their masses; rows, positions, key and scaling as given to `line_mass`."""
     if rules.objective == "latency" and rules.alpha < 1:
         return _tradeoff(mass, positions, rules)
-    greedy = _greedy(mass, positions, rules)
-    if rules.objective == "lines" or rules.alpha >= 1:
-        return greedy
-    fewest = _tradeoff(mass, positions, rules)
-    more = fewest.vertical_count + fewest.slash_count > greedy.vertical_count + greedy.slash_count
-    return _either(fewest.dense | (more & ~greedy.dense), greedy, fewest, key.shape[1])
+    fewest = _tradeoff(mass, positions, rules) if rules.objective == "optimal" and rules.alpha < 1 else None
+    if on_gpu(mass.vertical):
+        from loopserve_kernels.greedy_triton import greedy_lines_triton
+
+        return greedy_lines_triton(mass, positions, rules, fewest)
+    greedy = greedy_lines(mass, rules)
+    return greedy if fewest is None else fewer(greedy, fewest, key.shape[1])
 
 
 def _tradeoff(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
@@ -120,11 +121,12 @@ def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
     return kept, keep.sum(1, dtype=torch.int32)
 
 
-def _greedy(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
-    keys, count = mass.vertical.shape[1], positions.shape[0]
+def greedy_lines(mass: LineMass, rules: Rules) -> Lines:
+    """The smallest prefix of all lines by falling mass that covers alpha, per head, on a CPU."""
+    keys, count = mass.vertical.shape[1], mass.lse.shape[1]
     order = ranked(torch.cat(forced_mass(mass, rules), 1), min(rules.candidates, 2 * keys))
     rank = ranks(order, 2 * keys)
-    histogram = coverage_histogram(mass, positions, rank[:, :keys], rank[:, keys:], order.shape[1])
+    histogram = coverage_histogram(mass, rank[:, :keys], rank[:, keys:], order.shape[1])
     covered = histogram.double().cumsum(1) / count
     forced = min(rules.sinks, keys) + min(rules.local, keys)
     wanted = ((covered < rules.alpha).sum(1) + 1).clamp_min(forced)
@@ -138,8 +140,10 @@ def _greedy(mass: LineMass, positions: Tensor, rules: Rules) -> Lines:
     return Lines(vertical, vertical_count, slash, slash_count, coverage, dense, torch.zeros_like(dense))
 
 
-def _either(first: Tensor, left: Lines, right: Lines, keys: int) -> Lines:
-    """Per head, `left` where `first` [P] says so and `right` elsewhere; the narrower one is padded."""
+def fewer(greedy: Lines, fewest: Lines, keys: int) -> Lines:
+    """Per head, the trade-off's lines if they are no more than the greedy ones; the narrower choice is padded."""
+    more = fewest.vertical_count + fewest.slash_count > greedy.vertical_count + greedy.slash_count
+    first = fewest.dense | (more & ~greedy.dense)
 
     def mix(a: Tensor, b: Tensor) -> Tensor:
         if a.ndim == 1:
@@ -148,7 +152,7 @@ def _either(first: Tensor, left: Lines, right: Lines, keys: int) -> Lines:
         a, b = (F.pad(part, (0, width - part.shape[1]), value=keys) for part in (a, b))
         return torch.where(first[:, None], a, b)
 
-    return Lines(*(mix(getattr(left, field.name), getattr(right, field.name)) for field in fields(Lines)))
+    return Lines(*(mix(getattr(greedy, field.name), getattr(fewest, field.name)) for field in fields(Lines)))
 
 
 def _once(index: Tensor, keys: int) -> Tensor:

@@ -14,28 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_kernels.device import on_gpu
 from loopserve_kernels.lines import LineMass
 from loopserve_kernels.weights import SampledWeights
 
 
-def coverage_histogram(
-    mass: LineMass, positions: Tensor, vertical_rank: Tensor, slash_rank: Tensor, size: int
-) -> Tensor:
-    """Mass first covered at each rank, [P, size]; cells on no line ranked below `size` are left out.
+def coverage_histogram(mass: LineMass, vertical_rank: Tensor, slash_rank: Tensor, size: int) -> Tensor:
+    """Mass first covered at each rank, [P, size], on a CPU; cells on no line ranked below `size` are left out.
 
-    positions [m] as they were given to `line_mass`, which gave `mass`; ranks int32 [P, N] by key and by offset, P = H
-    or G (then the mean over the group's heads).
+    Ranks int32 [P, N] by key and by offset, P = H or G (then the mean over the group's heads). A GPU needs no ranks,
+    see `coverage_triton.py`.
     """
-    if on_gpu(positions):
-        from loopserve_kernels.coverage_triton import coverage_histogram_triton
-
-        return coverage_histogram_triton(mass, positions, vertical_rank, slash_rank, size)
-    return coverage_histogram_torch(mass, vertical_rank, slash_rank, size)
-
-
-def coverage_histogram_torch(mass: LineMass, vertical_rank: Tensor, slash_rank: Tensor, size: int) -> Tensor:
-    """The twin: ranks of every cell of one run of rows after the other, summed by rank."""
     weights = mass.weights
     assert isinstance(weights, SampledWeights)
     heads, (plans, keys) = weights.row.shape[0], slash_rank.shape

@@ -1,8 +1,8 @@
-"""Coverage in Triton: the weights of the sampled rows added up by rank.
+"""Coverage in Triton: what every line covers that no heavier one does.
 
-Sums that several programs add to are kept in fixed point, 2^40 to one unit of mass: integer addition has no order, so
-repeated runs agree to the bit, and a mass of at most H * m stays far below 2^63. Only the objectives "lines" and
-"optimal" ask for it.
+A cell lies on one vertical and one slash, and is first covered by the heavier of both, the vertical where they weigh
+the same. So a program owns the lines that it sums over, and their sum needs no ranks: by rank it is the histogram of
+`coverage.py`. No atomics, so repeated runs agree to the bit.
 """
 
 from __future__ import annotations
@@ -12,53 +12,61 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from loopserve_kernels.grid_triton import bits_of
 from loopserve_kernels.lines import LineMass
 
-FIXED_POINT = float(1 << 40)
-TILE, ROWS = 64, 16
+# Lines per program, and rows that it reads at once.
+LINES, ROWS = 256, 8
 
 
-@triton.jit(
-    do_not_specialize=["rows", "keys", "size", "stride_vertical", "stride_slash"],
-    do_not_specialize_on_alignment=["p_position", "p_vertical_rank", "p_slash_rank", "p_histogram"],
-)
-def coverage_histogram_kernel(p_weight, p_position, p_vertical_rank, p_slash_rank, p_histogram, rows, keys,
-                              heads_per_plan, size, stride_vertical, stride_slash, unit, TILE: tl.constexpr,
-                              ROWS: tl.constexpr):  # fmt: skip
-    """histogram[min(rank_v[key], rank_s[p_i - key])] += P (fixed point); one program per (TILE keys, line head)."""
+@triton.jit(do_not_specialize=["rows", "keys", "sinks", "local"], do_not_specialize_on_alignment=["p_position"])
+def first_covered_kernel(p_weight, p_position, p_vertical, p_slash, p_first, rows, keys, sinks, local, heads_per_plan,
+                         scale_mean, LINES: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    """first[side, h, line] = mean over heads of sum_i P on the line's cells where the line that crosses is lighter.
+
+    One program per (LINES lines, line head, side): side 0 is verticals by key, side 1 slashes by offset. The line that
+    crosses key k in row i is p_i - k on either side.
+    """
     i_plan = tl.program_id(1)
-    b_key = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    # ranks of the verticals [TILE]
-    b_vertical = tl.load(p_vertical_rank + i_plan.to(tl.int64) * stride_vertical + b_key, b_key < keys, size)
-    p_slash_rank += i_plan.to(tl.int64) * stride_slash
-    p_histogram += i_plan.to(tl.int64) * size
+    side = tl.program_id(2)
+    b_line = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    o_plan = i_plan.to(tl.int64) * keys
+    p_own, p_other = p_vertical + o_plan, p_slash + o_plan
+    forced_own, forced_other = sinks, local
+    if side != 0:
+        p_own, p_other = p_slash + o_plan, p_vertical + o_plan
+        forced_own, forced_other = local, sinks
+    # bits below which a crossing line leaves the cell to this one [LINES]
+    b_bound = bits_of(p_own, b_line, b_line < keys, forced_own) + (1 - side)
+    b_first = tl.zeros([LINES], tl.float32)
     for i_member in range(0, heads_per_plan):
         i_head = i_plan * heads_per_plan + i_member
         for first_row in range(0, rows, ROWS):
             b_row = first_row + tl.arange(0, ROWS)
             b_position = tl.load(p_position + b_row, b_row < rows, -1).to(tl.int32)
-            b_offset = b_position[:, None] - b_key[None, :]
             o_row = (i_head.to(tl.int64) * rows + b_row) * keys
-            # weights and ranks of the slashes [ROWS, TILE]
-            m_seen = (b_offset >= 0) & (b_key < keys)[None, :]
-            b_p = tl.load(p_weight + o_row[:, None] + b_key[None, :], m_seen, 0.0)
-            b_slash = tl.load(p_slash_rank + b_offset, m_seen, size)
-            b_rank = tl.minimum(b_slash, b_vertical[None, :])
-            # Most cells are on no line; they would all queue for one address, and nobody reads it.
-            tl.atomic_add(p_histogram + b_rank, (b_p * unit).to(tl.int64), m_seen & (b_rank < size), sem="relaxed")
+            # weights and bits of what crosses [ROWS, LINES]
+            b_other = b_position[:, None] - b_line[None, :]
+            m_seen = (b_other >= 0) & (b_line < keys)[None, :]
+            b_key = tl.where(side == 0, b_line[None, :], b_other)
+            b_p = tl.load(p_weight + o_row[:, None] + b_key, m_seen, 0.0)
+            b_bits = bits_of(p_other, b_other, m_seen, forced_other)
+            b_first += tl.where(b_bits < b_bound[None, :], b_p, 0.0).sum(0)
+    o_side = side.to(tl.int64) * tl.num_programs(1) * keys + o_plan
+    tl.store(p_first + o_side + b_line, b_first * scale_mean, b_line < keys)
 
 
-def coverage_histogram_triton(
-    mass: LineMass, positions: Tensor, vertical_rank: Tensor, slash_rank: Tensor, size: int
-) -> Tensor:
-    """As `coverage_histogram`."""
-    assert isinstance(mass.weights, Tensor) and vertical_rank.stride(-1) == slash_rank.stride(-1) == 1
+def first_covered_triton(mass: LineMass, positions: Tensor, sinks: int, local: int) -> Tensor:
+    """What is first covered by each vertical, and by each slash, when lines are taken by falling mass, [2, P, N] fp32.
+
+    The first `sinks` keys and `local` offsets come before all others; positions [m] as they were given to `line_mass`.
+    """
+    assert isinstance(mass.weights, Tensor)
     (plans, keys), (heads, rows) = mass.vertical.shape, mass.lse.shape
-    histogram = torch.zeros(plans, size, dtype=torch.int64, device=positions.device)
-    coverage_histogram_kernel[(triton.cdiv(keys, TILE), plans)](
-        p_weight=mass.weights, p_position=positions, p_vertical_rank=vertical_rank, p_slash_rank=slash_rank,
-        p_histogram=histogram, rows=rows, keys=keys, heads_per_plan=heads // plans, size=size,
-        stride_vertical=vertical_rank.stride(0), stride_slash=slash_rank.stride(0), unit=FIXED_POINT, TILE=TILE,
-        ROWS=ROWS, num_warps=4, num_stages=1, enable_fp_fusion=True,
+    first = torch.empty(2, plans, keys, dtype=torch.float32, device=positions.device)
+    first_covered_kernel[(triton.cdiv(keys, LINES), plans, 2)](
+        p_weight=mass.weights, p_position=positions, p_vertical=mass.vertical, p_slash=mass.slash, p_first=first,
+        rows=rows, keys=keys, sinks=sinks, local=local, heads_per_plan=heads // plans, scale_mean=plans / heads,
+        LINES=LINES, ROWS=ROWS, num_warps=4, num_stages=1, enable_fp_fusion=True,
     )  # fmt: skip
-    return (histogram.double() / (FIXED_POINT * (heads // plans))).float()
+    return first
