@@ -236,14 +236,18 @@ class Conversation:
         return text
 
     def began(self) -> list[int]:
-        """Of every turn, how many tokens the engine held when it began, or would have; ascending."""
+        """Of every turn, how many of the tokens that the engine holds come before it; ascending.
+
+        Where turns are frozen it is where they began to be read. Else only the last one's beginning is known so, and
+        the others' are where the template writes them, which a changed system prompt or a resume does not move.
+        """
+        asked = [place for place, message in enumerate(self.messages) if message.role == "user"]
         found: list[int] = []
-        for place, message in enumerate(self.messages):
-            if message.role == "user":
-                known = self._begins.get(len(found))
-                if known is None:
-                    known = len(self.template.ids(self.messages[:place], generation_prompt=False)) if found else 0
-                found.append(min(known, len(self.engine.tokens)))
+        for turn, place in enumerate(asked):
+            known = self._begins.get(turn) if self.engine.freezes or turn == len(asked) - 1 else None
+            if known is None:
+                known = len(self.template.ids(self.messages[:place], generation_prompt=False)) if turn else 0
+            found.append(min(known, len(self.engine.tokens)))
         return found
 
     def _feed(self, begins: bool, ids: list[int]) -> None:

@@ -159,18 +159,34 @@ def test_a_turn_begun_anew_feeds_what_it_fed(profile: str) -> None:
     assert again.output_text == record.output_text
 
 
-def test_where_turns_began_is_known_from_before_and_from_the_template() -> None:
+def written_before(talk: Conversation) -> list[int]:
+    """How many tokens the template writes before every turn."""
+    asked = [place for place, message in enumerate(talk.messages) if message.role == "user"]
+    return [0, *(len(talk.template.ids(talk.messages[:place], generation_prompt=False)) for place in asked[1:])]
+
+
+def test_where_turns_began_is_told_of_what_is_held_now() -> None:
     talk = Conversation(engine_of("full", "device"))
     records = [ask(talk, text) for text in ("The room of Miro is 417.", "Which room?", "Why?")]
-    assert talk.began() == [record.tokens_cached for record in records]
+    assert talk.began() == [*written_before(talk)[:2], records[2].tokens_cached]
+    talk.set_system("Be brief.")
+    record = ask(talk, "And now?")  # all was read again
+    assert talk.began() == [*written_before(talk)[:3], record.tokens_cached] != written_before(talk)
     resumed = Conversation(engine_of("full", "device"))
     resumed.load([Message(m.role, m.content) for m in talk.messages])
     resumed.prefill()
-    ids = resumed.template.ids
-    cuts = [len(ids(resumed.messages[:place], generation_prompt=False)) for place in (2, 4)]
-    assert resumed.began() == [0, *cuts]
+    assert resumed.began() == written_before(resumed)
     resumed.undo()
-    assert resumed.began() == [0, cuts[0]]
+    assert resumed.began() == written_before(resumed) and len(resumed.began()) == 3
+
+
+def test_frozen_turns_begin_where_they_were_frozen() -> None:
+    talk = Conversation(engine_of("snapkv", "evict"))
+    for text in ("The room of Miro is 417.", "Which room?", "Why?"):
+        ask(talk, text)
+    eviction = talk.engine._held._eviction
+    assert eviction is not None
+    assert all(eviction.row(0, cut) is not None for cut in talk.began())
 
 
 @pytest.mark.parametrize("profile", ["loopserve", "snapkv", "adakv", "h2o", "streaming-llm"])
