@@ -128,7 +128,7 @@ def test_the_last_turn_is_asked_again_under_full_attention_and_put_back(tmp_path
     assert out.splitlines()[1].split() == ["TTFT", "12", "ms", "12", "ms", "1.00x"]
     assert f"the answers part at {MARK}, after 3 words of 4 words and 4 words" in out
     assert f"the key is {MARK} red" in out and f"the key is {MARK} blue" in out
-    assert err == "the dialogue is as it was\n"
+    assert err == "each was measured once; the dialogue is as it was\n"
 
 
 def test_the_comparison_keeps_the_tier_and_warns_of_chance() -> None:

@@ -40,7 +40,7 @@ def compare(session: Session, argument: str) -> None:
     session.data(comparison(ours, Message("assistant", record.output_text or "", record=record), session.out.width))
     if session.sampling.temperature > 0:
         session.note("temperature is above 0, so answers differ by chance as well; /set temperature 0 rules that out")
-    session.note("the dialogue is as it was")
+    session.note("each was measured once; the dialogue is as it was")
 
 
 def last_answer(session: Session) -> Message:
