@@ -13,6 +13,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,7 @@ from loopserve_cli.transcript.read import to_stderr
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.profile import Profile
 
 
 # Two dialogues agree in what the template writes first, and a saved cache is read whole or not at all.
@@ -205,6 +207,48 @@ class Conversation:
         """How many tokens of the dialogue so far the engine does not hold."""
         full = self.template.ids(self.messages, generation_prompt=False) if self.turns else []
         return len(full) - common_prefix(self.engine.tokens, full)
+
+    @contextmanager
+    def aside(self, profile: Profile | None = None) -> Iterator[None]:
+        """What is said or taken back inside, perhaps under another profile, is afterwards as if it had not been.
+
+        See `Engine.aside`: another profile has the same tier, which does not evict.
+        """
+        messages, begins, held = list(self.messages), dict(self._begins), list(self.engine.tokens)
+        try:
+            with self.engine.aside(profile):
+                yield
+        finally:
+            self.messages, self._begins = messages, begins
+            self._roll_back(held)  # a tier that evicts has the detour in its store still
+
+    def begin_turn_anew(self) -> str | None:
+        """Be as before the last turn was asked, its message's first token fed by the next; its text, None without one.
+
+        Unlike `undo`, which lets full attention keep what the store has of the message.
+        """
+        if not self.turns:
+            return None
+        began = self.began()[-1]
+        text = self.undo()
+        if began < len(self.engine.tokens):
+            self._rewind(began)
+        return text
+
+    def began(self) -> list[int]:
+        """Of every turn, how many of the tokens that the engine holds come before it; ascending.
+
+        Where turns are frozen it is where they began to be read. Else only the last one's beginning is known so, and
+        the others' are where the template writes them, which a changed system prompt or a resume does not move.
+        """
+        asked = [place for place, message in enumerate(self.messages) if message.role == "user"]
+        found: list[int] = []
+        for turn, place in enumerate(asked):
+            known = self._begins.get(turn) if self.engine.freezes or turn == len(asked) - 1 else None
+            if known is None:
+                known = len(self.template.ids(self.messages[:place], generation_prompt=False)) if turn else 0
+            found.append(min(known, len(self.engine.tokens)))
+        return found
 
     def _feed(self, begins: bool, ids: list[int]) -> None:
         if begins:

@@ -13,6 +13,7 @@ CHAT = {
     "seed": "makes sampled answers repeatable",
     "stop": "end the answer before one of these texts",
     "thinking": "show what a model thinks before it answers, or fold it to a line",
+    "turn_line": "say in a line after each turn what it measured",
 }
 PROFILE = {
     "prefill.policy": "how new tokens attend to the dialogue",

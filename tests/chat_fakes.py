@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.gauges import Gauges
 from loopserve_cli.errors import ContextLimitError, LoopserveError
+from loopserve_cli.policies.prefill import ChosenLines
 from loopserve_cli.profile import PolicyOptions, Profile
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript import Header
@@ -68,6 +70,9 @@ class ScriptedEngine:
         self.loads = 0
         self.thoughts = ""
         self.bytes_each = 1024
+        self.read: list[list[float] | None] | None = None
+        self.lines: ChosenLines | None = None
+        self.keeps_lines = False
 
     @property
     def held(self) -> str:
@@ -85,6 +90,19 @@ class ScriptedEngine:
     def rewind(self, length: int) -> None:
         assert 0 <= length <= len(self.tokens)
         del self.tokens[length:]
+
+    def read_between(self, cuts: Sequence[int]) -> list[list[float] | None] | None:
+        assert list(cuts) == sorted(cuts)
+        return self.read
+
+    @contextlib.contextmanager
+    def aside(self, profile: Profile | None = None) -> Iterator[None]:
+        before = list(self.tokens), self.profile
+        self.profile = profile or self.profile
+        try:
+            yield
+        finally:
+            self.tokens[:], self.profile = before
 
     def save(self, path: Path) -> int:
         return path.write_text(f"{self.model_name} {self.tokens}")

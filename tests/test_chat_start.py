@@ -75,6 +75,7 @@ def test_one_turn_has_the_answer_alone_on_stdout(engine: ScriptedEngine, capsys:
     assert out == "the answer\n"
     assert err.startswith("TTFT 12 ms")
     assert engine.held.startswith("\ue000Be brief.\ue003\ue001hi\ue003")
+    assert not engine.keeps_lines  # nobody will ask for them
     assert not Path("state").exists()
 
 
@@ -156,6 +157,7 @@ def test_a_chat_is_saved_by_itself_and_goes_on_where_it_stopped(
     engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert talk(monkeypatch, "a\r\x04") == 0
+    assert engine.keeps_lines
     (path,) = (home / "state" / "loopserve" / "transcripts").iterdir()
     err = capsys.readouterr().err
     assert f"saving to {path}" in err

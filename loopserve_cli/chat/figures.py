@@ -132,10 +132,10 @@ def ending(record: TurnRecord) -> str | None:
     return said.get(record.finish_reason or "")
 
 
-def turn_line(record: TurnRecord) -> str:
-    """One turn's statistics in one line, short enough for most terminals."""
+def turn_line(record: TurnRecord, change: str = "") -> str:
+    """One turn's statistics in one line, short enough for most terminals; `change` stands behind its TTFT."""
     parts = [
-        f"TTFT {duration(record.ttft_ms)}",
+        f"TTFT {duration(record.ttft_ms)}{change}",
         f"prefill {rate(record.prefill_tokens_per_s)}",
         f"decode {rate(record.decode_tokens_per_s)}",
         f"{count(record.tokens_new)} new/{count(record.tokens_cached)} cached/{count(record.tokens_logical)} logical",

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.began import Began
+from loopserve_cli.chat.change import ttft_change
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.shown import NotShown, Shown
@@ -56,7 +57,7 @@ class Session:
         self.sampling = sampling
         self.autosave = autosave
         self.view = view
-        others = {"thinking": "show" if view.shows_thinking else "hide"}
+        others = {"thinking": "show" if view.shows_thinking else "hide", "turn_line": "on"}
         self.began = Began(sampling, conversation.engine.profile, others)
         self.out = out
         self.err = err
@@ -68,14 +69,15 @@ class Session:
         self.copies: dict[Path, Stamp] = {}
         self.closing = False
         self.debug = False
+        self.turn_line = True
 
     def data(self, renderable: RenderableType) -> None:
         """Print what was asked for."""
         self.out.print(Text(printable(renderable)) if isinstance(renderable, str) else renderable)
 
-    def note(self, line: str) -> None:
-        """Say something by the way, in one dim line."""
-        self.err.print(Text(printable(line), style="dim"), soft_wrap=True)
+    def note(self, line: str, between_words: bool = False) -> None:
+        """Say something by the way, in one dim line; on a narrow terminal it may be told to break between words."""
+        self.err.print(Text(printable(line), style="dim"), soft_wrap=not (between_words and self.err.is_terminal))
 
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
@@ -216,7 +218,7 @@ class Session:
             shown = Shown()
             kept = False
             try:
-                record = self._generate(text, lambda: shown.gone is not None or cancelled(), shown)
+                record = self.generate(text, lambda: shown.gone is not None or cancelled(), shown)
                 kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
             except KeyboardInterrupt:  # pressed twice while nothing asked for it
                 record = None
@@ -233,12 +235,13 @@ class Session:
                 raise NotShown(shown.gone) from shown.gone
             if record is None or not kept:
                 return None
-            self.note(turn_line(record))
+            if self.turn_line:
+                self.note(turn_line(record, ttft_change(self.conversation.messages)), between_words=True)
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
 
-    def _generate(self, text: str, cancelled: Callable[[], bool], shown: Shown) -> TurnRecord | None:
+    def generate(self, text: str, cancelled: Callable[[], bool], shown: Shown) -> TurnRecord | None:
         """Run the turn and show it. Until it tells of itself, a second Ctrl-C raises KeyboardInterrupt."""
         record = None
         turn = cast("Generator[Event]", self.conversation.ask(text, self.sampling, cancelled))

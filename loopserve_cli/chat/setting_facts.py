@@ -17,6 +17,7 @@ OTHERS = {
     "seed": f"a whole number, or {OFF}",
     "stop": f"texts, or {OFF}",
     "thinking": ", ".join(THINKING),
+    "turn_line": "on, off",
 }
 
 

@@ -83,6 +83,7 @@ def chat(
     files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
     if message is None:
+        conversation.engine.keeps_lines = True
         greet(session)
     if options.resume is not None:
         if message is None:

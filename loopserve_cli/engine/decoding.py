@@ -6,6 +6,7 @@ host decides or counts happens outside of the pass, so that the pass can be capt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -263,6 +264,16 @@ class DecodeTurn:
     def layers(self) -> list[int]:
         """The layers that take part, by number."""
         return list(self._layers)
+
+    @property
+    def is_of_now(self) -> bool:
+        """Whether its last step was the last thing that happened to the store."""
+        return self._keys > 0 and self._keys == self.store.length
+
+    def read_between(self, layer: int, cuts: Sequence[int]) -> list[float] | None:
+        """Keys per head that a layer's last step read of the rows between each two cuts; None: it read all of them."""
+        state = self._layers.get(layer)
+        return state.buffers.working.between(cuts) if state is not None and state.chosen else None
 
     def rewind(self) -> None:
         """Forget what was seen of tokens that the store forgot."""

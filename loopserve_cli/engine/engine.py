@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.archive import Archive
+from loopserve_cli.engine.aside import Aside
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
@@ -31,7 +33,7 @@ from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
 from loopserve_cli.errors import ContextLimitError, ModelError, NumbersError
 from loopserve_cli.policies.keep import KeepPolicy
-from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
+from loopserve_cli.policies.prefill import ChosenLines, PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
 from loopserve_cli.profiling import Memory, Meter, Stopwatch
 from loopserve_cli.stats import TurnRecord, versions
@@ -68,6 +70,8 @@ class Engine:
         # Told within a chunk, layer by layer, how far the prefill is; what that takes is in no timing.
         self.on_progress: Callable[[PrefillProgress], None] | None = None
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
+        self.keeps_lines = False
+        self.lines: ChosenLines | None = None
         self._begin_under(profile)
 
     @property
@@ -154,14 +158,56 @@ class Engine:
 
     def new_prefill(self) -> PrefillTurn:
         """What the next turn's prefill goes through."""
-        return PrefillTurn(self.policy, self._layers)
+        return PrefillTurn(self.policy, self._layers, ChosenLines(self._layers) if self.keeps_lines else None)
+
+    def _note_lines(self, prefill: PrefillTurn) -> None:
+        """Have `lines` be those of this prefill if it chose any; only where `keeps_lines` is set. Waits for devices."""
+        if prefill.chosen is not None and prefill.chosen.any:
+            prefill.chosen.settle()
+            self.lines = prefill.chosen
+
+    def read_between(self, cuts: Sequence[int]) -> list[list[float] | None] | None:
+        """Of every layer, how many keys per head the last step read of the tokens between each two of the cuts.
+
+        A layer is None where it reads everything, or what it holds cannot be told by tokens any more. All of it is
+        None where the last step is not the last thing that happened: nothing was decoded since.
+        """
+        if not self._held.decode.is_of_now:
+            return None
+        return [self._held.read_between(layer, cuts) for layer in range(self._layers)]
+
+    @contextmanager
+    def aside(self, profile: Profile | None = None) -> Iterator[None]:
+        """Inside, turns may be taken, under another profile of the same tier; afterwards all is held as before.
+
+        Under a tier that evicts only under the same profile, and whoever asks must rewind: what it has frozen stays.
+        """
+        before = self._held, self.profile, self.policy, self._stepper
+        keeps, lines, underway = self.keeps_lines, self.lines, self._underway
+        held = self._held if self.freezes else Aside(self._held, profile or self.profile)
+        assert profile is None or isinstance(held, Aside)
+        self._held, self.keeps_lines = held, False
+        try:
+            if isinstance(held, Aside):
+                self._begin_under(held.profile, self._stepper.refusal)
+            if profile is None:
+                self.policy = before[2]
+            yield
+        finally:
+            self.keeps_lines, self.lines, self._underway = keeps, lines, underway
+            if isinstance(held, Aside):
+                self._held, self.profile, self.policy, self._stepper = before
+                held.end()
 
     def rewind(self, length: int) -> None:
         """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""
         self._held.rewind(length)
+        if self.lines is not None and length < self.lines.keys:
+            self.lines = None
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
+        self.lines = None
         self._held.reset()
         self._begin_under(self.profile, self._stepper.refusal)
         empty_cache(self._torch_device)
@@ -221,6 +267,7 @@ class Engine:
                 if done == len(ids) and not bool(healthy(logits).all()):
                     raise self._no_numbers()
                 yield progress
+        self._note_lines(prefill)
 
     def turn(
         self,
@@ -341,6 +388,7 @@ class Engine:
             graph_replays=self._stepper.replays,
             graph_refusal=self._stepper.refusal,
         )
+        self._note_lines(prefill)
         yield TurnDone(record)
 
     def _tell_layers(

@@ -35,6 +35,13 @@ class Eviction:
         """How many tokens came before the open segment."""
         return self._starts[-1].tokens
 
+    def row(self, layer: int, token: int) -> int | None:
+        """Where in a layer's rows a token stands, or would; None inside of a frozen segment, where few are left."""
+        start = self._starts[-1]
+        if token >= start.tokens:
+            return start.layers[layer][0] + token - start.tokens
+        return next((one.layers[layer][0] for one in self._starts if one.tokens == token), None)
+
     def freeze(self, seen: DecodeTurn, tokens: int) -> None:
         """Compress the open segment by what `seen` noted of it, and open one that begins after `tokens`.
 

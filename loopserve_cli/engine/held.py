@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,6 +13,7 @@ from loopserve_cli.engine.evict import Eviction
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.out_of_memory import memory_told
 from loopserve_cli.engine.rotary import LengthDependence
+from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.tiers import carried, empty_store
 from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.profile import Profile
@@ -40,6 +42,11 @@ class Held:
     def bytes(self) -> int:
         """Bytes allocated for keys and values, wherever they are."""
         return self.store.device_bytes + self.store.host_bytes
+
+    @property
+    def layout(self) -> tuple[int, LengthDependence | None, Store]:
+        """What belongs to the model and not to the dialogue: its layers, and the store that it holds things in."""
+        return self._layers, self._lengths, self.store
 
     @property
     def freezes(self) -> bool:
@@ -86,6 +93,13 @@ class Held:
             with memory_told("compressing the last turn"):
                 self._eviction.freeze(self.decode, len(self.tokens))
         self.decode = DecodeTurn(self._keep, self.store, self._buffers, self.freezes)
+
+    def read_between(self, layer: int, cuts: Sequence[int]) -> list[float] | None:
+        """As `DecodeTurn.read_between`, of the tokens between the cuts; None also where no row is a cut's."""
+        if self._eviction is None:
+            return self.decode.read_between(layer, cuts)
+        rows = [row for row in (self._eviction.row(layer, cut) for cut in cuts) if row is not None]
+        return self.decode.read_between(layer, rows) if len(rows) == len(cuts) else None
 
     def append(self, ids: list[int]) -> None:
         """Count tokens that the store has taken in under the present profile."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ class WorkingSet:
         self.longest = 0  # the largest of the lengths, on the host
         self.even = True  # all lengths are equal
         self.moves = 0
+        self._chosen: tuple[Keys, int] | None = None  # the choice, and among how many rows it was made
 
     @property
     def bytes(self) -> int:
@@ -44,6 +47,7 @@ class WorkingSet:
         gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values, self.lengths)
         self.longest = width
         self.even = chosen.even
+        self._chosen = chosen, key.shape[1]
 
     def make_room(self) -> None:
         """See that one more token fits."""
@@ -73,6 +77,18 @@ class WorkingSet:
         """Attention of one new row per head, query [H, D], over what is held; returns [H, D]."""
         assert self.keys is not None and self.values is not None and self.lengths is not None
         return decode_attention(query, self.keys, self.values, self.lengths, scaling)
+
+    def between(self, cuts: Sequence[int]) -> list[float]:
+        """Keys held of the store's rows between each two of the ascending `cuts`, per head; waits for the device."""
+        assert self._chosen is not None
+        chosen, rows = self._chosen
+        edges = torch.tensor(cuts, dtype=torch.int32)
+        index, count = chosen.index.cpu(), chosen.count.cpu().long()
+        below = torch.searchsorted(index, edges.expand(index.shape[0], -1).contiguous())
+        below = below.minimum(count[:, None]).double().mean(0)  # padding follows what was chosen
+        below += (edges - rows).clamp(0, self.longest - index.shape[1])  # every token since
+        found: list[float] = below.diff().tolist()
+        return found
 
     def _reserve(self, key: Tensor, value: Tensor, rows: int, device: torch.device) -> None:
         """Buffers of at least `rows` on the device, their content of no matter."""

@@ -9,12 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.commands import dialogue, files, settings, show
+from loopserve_cli.chat.commands.cache import cache
 from loopserve_cli.chat.commands.command import Command
+from loopserve_cli.chat.commands.compare import compare
 from loopserve_cli.chat.commands.copying import copy
 from loopserve_cli.chat.commands.export import export, export_choices
 from loopserve_cli.chat.commands.facts import show_chat
+from loopserve_cli.chat.commands.lines import choices as lines_choices
+from loopserve_cli.chat.commands.lines import lines
+from loopserve_cli.chat.commands.probe import probe
 from loopserve_cli.chat.commands.resetting import reset, reset_choices
 from loopserve_cli.chat.commands.setting_shown import set_
+from loopserve_cli.chat.commands.stats import stats
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
 
@@ -51,7 +57,17 @@ def help_(session: Session, argument: str) -> None:
 
 COMMANDS = (
     Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
-    Command("stats", show.stats, "what every turn so far measured"),
+    Command("stats", stats, "what every turn so far measured, those before a resume too"),
+    Command("compare", compare, "the last turn again under full attention: time, bytes, where the answers part"),
+    Command("cache", cache, "how many tokens of every past turn are still read, by layer"),
+    Command(
+        "lines",
+        lines,
+        "which lines the last prefill that chose computed: by layer, by head, or drawn",
+        "[LAYER [HEAD]] [--png FILE]",
+        choices=lines_choices,
+    ),
+    Command("probe", probe, "ask without keeping the turn", "TEXT"),
     Command("dashboard", show.dashboard, "show the live dashboard, or hide it (F2 too)"),
     Command("tokens", show.tokens, "how long the dialogue is, in tokens"),
     Command("undo", dialogue.undo, "take the last exchange back"),

@@ -15,6 +15,8 @@ from loopserve_cli.nearest import hint
 from loopserve_cli.policy_settings import short_names
 from loopserve_cli.profile import POLICIES, SETTINGS, Profile, load_profile, profile_names, whole_name
 
+SWITCH = ("on", "off")
+
 
 def _stop_strings(text: str) -> tuple[str, ...]:
     if text == OFF:
@@ -50,6 +52,8 @@ def change(session: Session, name: str, value: str) -> None:
     check_known(session, name, key)
     if key == "thinking":
         show_thinking(session, value)
+    elif key == "turn_line":
+        show_turn_line(session, value)
     elif key in SAMPLING:
         session.sampling = sampling_with(session.sampling, key, value)
         session.note(f"{key} = {written(current(session, key))}")
@@ -93,6 +97,14 @@ def show_thinking(session: Session, value: str) -> None:
     session.note(f"thinking = {value}")
 
 
+def show_turn_line(session: Session, value: str) -> None:
+    """Show what a turn measured in a line after it, or do not."""
+    if value not in SWITCH:
+        raise UsageError(f"turn_line is {value!r}, but must be {' or '.join(SWITCH)}")
+    session.turn_line = value == "on"
+    session.note(f"turn_line = {value}")
+
+
 def sampling_with(sampling: SamplingOptions, key: str, value: str) -> SamplingOptions:
     """`sampling` with one value changed; raises UsageError with the key's name."""
     convert, kind = SAMPLING[key]
@@ -107,7 +119,7 @@ def keys(session: Session) -> list[str]:
     """What /set can change: sampling, what is shown, and what the profile's policies read."""
     now = session.conversation.engine.profile
     inside = [f"prefill.{key}" for key in now.prefill.settings] + [f"keep.{key}" for key in now.keep.settings]
-    return [*SAMPLING, "thinking", *profile_keys(now, inside)]
+    return [*SAMPLING, "thinking", "turn_line", *profile_keys(now, inside)]
 
 
 def profile_keys(now: Profile, inside: Sequence[str]) -> list[str]:
@@ -126,6 +138,8 @@ def current(session: Session, key: str) -> Any:
         return getattr(session.sampling, key)
     if key == "thinking":
         return "show" if session.view.shows_thinking else "hide"
+    if key == "turn_line":
+        return "on" if session.turn_line else "off"
     return value_in(session.conversation.engine.profile, key)
 
 
@@ -146,6 +160,8 @@ def set_choices(session: Session, before: list[str]) -> Sequence[str]:
         return ()
     if before[0] == "thinking":
         return THINKING
+    if before[0] == "turn_line":
+        return SWITCH
     section, _, name = before[0].partition(".")
     if name == "policy" and section in POLICIES:
         return list(POLICIES[section])

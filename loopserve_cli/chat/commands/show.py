@@ -4,62 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from loopserve_cli.chat.commands.command import no_argument
 from loopserve_cli.chat.dashboard.source import switch
-from loopserve_cli.chat.figures import UNKNOWN, count, duration, kv_bytes, memory, rate, share, size
+from loopserve_cli.chat.figures import UNKNOWN, count
 from loopserve_cli.chat.room import attached, length_of
 from loopserve_cli.chat.session import Session
 from loopserve_cli.conversation import common_prefix
-from loopserve_cli.stats import TurnRecord
-
-
-def stats(session: Session, argument: str) -> None:
-    """All turns so far, also those that do not stand any more."""
-    no_argument(argument, "/stats")
-    if not session.records:
-        session.data("no turn yet")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in ("turn", "new", "cached", "logical", "out", "TTFT", "prefill", "density", "decode", "memory", "KV"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("end")
-    for record, standing in zip(session.records, session.standing(), strict=True):
-        table.add_row(*_row(record, standing))
-    session.data(table)
-    if any(record.tokens_reasoning for record in session.records):
-        session.data(Group(Text(), _thoughts(session.records)))
-
-
-def _row(record: TurnRecord, standing: bool) -> list[str]:
-    return [
-        count(record.turn),
-        count(record.tokens_new),
-        count(record.tokens_cached),
-        count(record.tokens_logical),
-        count(record.tokens_output),
-        duration(record.ttft_ms),
-        rate(record.prefill_tokens_per_s),
-        share(record.density),
-        rate(record.decode_tokens_per_s),
-        memory(record),
-        size(kv_bytes(record)),
-        (record.finish_reason or UNKNOWN) + ("" if standing else ", dropped"),
-    ]
-
-
-def _thoughts(records: list[TurnRecord]) -> Table:
-    """Of every turn, how much was thought, and when its answer began."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("turn", "thought", "first token", "answer after"):
-        table.add_column(name, justify="right")
-    for record in records:
-        thought = (count(record.tokens_reasoning), duration(record.ttft_ms), duration(record.first_answer_ms))
-        table.add_row(count(record.turn), *thought)
-    return table
 
 
 def dashboard(session: Session, argument: str) -> None:

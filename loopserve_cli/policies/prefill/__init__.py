@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from loopserve_cli.policies.prefill.a_shape import AShape
 from loopserve_cli.policies.prefill.base import PrefillPolicy
+from loopserve_cli.policies.prefill.chosen import ChosenLines
 from loopserve_cli.policies.prefill.dense import Dense
 from loopserve_cli.policies.prefill.minference import MInference
 from loopserve_cli.policies.prefill.online import Online
@@ -28,4 +29,4 @@ def prefill_policy(options: PolicyOptions) -> PrefillPolicy:
     return POLICIES[options.policy](**options.settings)
 
 
-__all__ = ["POLICIES", "PrefillPolicy", "PrefillTurn", "prefill_policy"]
+__all__ = ["POLICIES", "ChosenLines", "PrefillPolicy", "PrefillTurn", "prefill_policy"]

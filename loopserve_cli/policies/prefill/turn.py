@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import PrefillPolicy
+from loopserve_cli.policies.prefill.chosen import ChosenLines
 from loopserve_cli.policies.prefill.costs import Costs, costs_for
 from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
 from loopserve_cli.profiling import Spans
@@ -20,11 +21,15 @@ from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
 class PrefillTurn:
-    """The prefill of one turn under one policy; a new one for every turn. `layers` is how many the model has."""
+    """The prefill of one turn under one policy; a new one for every turn. `layers` is how many the model has.
 
-    def __init__(self, policy: PrefillPolicy, layers: int | None = None) -> None:
+    What is chosen is kept in `chosen`, where that is given.
+    """
+
+    def __init__(self, policy: PrefillPolicy, layers: int | None = None, chosen: ChosenLines | None = None) -> None:
         """Nothing done yet."""
         self.policy = policy
+        self.chosen = chosen
         self.last_chunk = True
         self.at_layer: Callable[[], None] = lambda: None  # called before and after a layer attends, outside every span
         self._model_layers = layers
@@ -51,6 +56,8 @@ class PrefillTurn:
         asked: list[int] = []
         if value.shape[-1] == query.shape[-1] and self._pays(query, keys):
             asked = self.policy.routes.asked(layer, groups, new, keys, self._model_layers)
+        if self.chosen is not None:
+            self.chosen.asks(asked, groups)
         if len(asked) == groups:
             return self._sparse(layer, asked, query, key, value, scaling)
         if not asked:
@@ -109,6 +116,8 @@ class PrefillTurn:
         assert index.entries is not None
         choice = Choice(index.dense, index.entries, lines.coverage, lines.vertical_count, lines.slash_count)
         self._calls.append(Call(layer, new, query.shape[0], causal, choice))
+        if self.chosen is not None:
+            self.chosen.chose(layer, query, key, lines, index)
         return index
 
     def _pays(self, query: Tensor, keys: int) -> bool:
