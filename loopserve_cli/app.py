@@ -20,7 +20,7 @@ from loopserve_cli.bench.flags import turns_flags
 from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
-from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.config import DTYPES, HISTORIES, ON_FULL, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.flags import (
     Json,
@@ -86,18 +86,29 @@ def chat(
         str | None, typer.Argument(metavar="MESSAGE", help="Ask this, print the answer and leave.")
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="Go on with a saved dialogue.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Go on with a saved dialogue, or with demo, demo:long or demo:xlong."),
+    ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
     ui: Annotated[str, typer.Option(metavar="|".join(UIS), help="How much to show.")] = "dashboard",
     special_tokens: SpecialTokens = False,
     thinking: Annotated[
         str | None, typer.Option(metavar="|".join(THINKING), help="What a model thinks before it answers.")
     ] = None,
+    on_full: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(ON_FULL),
+            help="What a message meets that has no room in the context: stop refuses it, slide forgets the oldest "
+            "turns, which the transcript keeps.",
+        ),
+    ] = "stop",
 ) -> int:
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout."""
     draw = sampling(0.0 if model.model == "demo" else CHAT_TEMPERATURE)
     options = ChatOptions(model, draw, profile, system, resume, save, ui, message, special_tokens, thinking)
-    options = replace(options, debug=bool(invocation.find_root().params.get("debug")))
+    options = replace(options, debug=bool(invocation.find_root().params.get("debug")), on_full=on_full)
     from loopserve_cli.chat import run
 
     return run(options)

@@ -14,6 +14,8 @@ from prompt_toolkit.application.current import set_app
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
 from loopserve_cli.chat.figures import thought_line
+from loopserve_cli.chat.mentions import ask
+from loopserve_cli.chat.newcomer import banner
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.shown import HUNG_UP, NotShown
 from loopserve_cli.chat.terminal import encodable, terminal_gone, typed_ahead
@@ -120,7 +122,7 @@ def handle(session: Session, line: str) -> None:
         with session.interrupts.raising():
             session.interrupts.check()
             dispatch(session, text)
-    elif session.ask(text.removeprefix("/")) is None and session.interrupts.ending is None:
+    elif ask(session, text.removeprefix("/")) is None and session.interrupts.ending is None:
         session.note("stopped before the answer began; your message is back in the input line")
 
 
@@ -133,6 +135,7 @@ def greet(session: Session) -> None:
     )
     if session.autosave.path is not None:
         session.note(f"saving to {session.autosave.path}")
+    banner(session)
 
 
 def show_tail(session: Session) -> None:

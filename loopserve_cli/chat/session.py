@@ -6,17 +6,18 @@ import contextlib
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 from rich.console import Console, RenderableType
-from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.figures import count, turn_line
+from loopserve_cli.chat.fullness import check_length, make_room
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
+from loopserve_cli.chat.newcomer import asides
+from loopserve_cli.chat.prefill_bar import PrefillBar, told_between_layers
 from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
 from loopserve_cli.config import SamplingOptions
@@ -65,6 +66,8 @@ class Session:
         self.copies: dict[Path, Stamp] = {}
         self.closing = False
         self.debug = False
+        self.on_full = "stop"
+        self.examples = 0
 
     def data(self, renderable: RenderableType) -> None:
         """Print what was asked for."""
@@ -134,10 +137,8 @@ class Session:
         """
         attached, self.attachments = self.attachments, []
         whole = "\n\n".join([*(a.text.rstrip("\n") for a in attached), text])
-        conversation = self.conversation
         try:  # looked at before it is written to the file, which may be long
-            asked = [*conversation.messages, Message("user", whole)]
-            conversation.template.check_length(asked, conversation.engine.context_limit)
+            check_length(self, whole)
             record = self._turn(whole, list(self.conversation.messages))
         except ContextLimitError:
             self.next_input, self.attachments = text, attached  # to be shortened and asked again
@@ -174,11 +175,9 @@ class Session:
         """Prefill the history, outside any turn's time; Ctrl-C leaves the rest to the next turn."""
         if not self.conversation.turns:
             return
-        bar = Progress(
-            *Progress.get_default_columns(), MofNCompleteColumn(), console=self.err, transient=True, disable=self.plain
-        )
-        with self.interrupts.catching() as cancelled, bar:
-            task = bar.add_task("prefill", total=None)
+        bar = PrefillBar(self.err, disable=self.plain)
+        engine = self.conversation.engine
+        with self.interrupts.catching() as cancelled, bar, told_between_layers(engine, bar.show):
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
             stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
@@ -186,7 +185,7 @@ class Session:
                 for event in events:
                     begun()
                     total = event.total
-                    bar.update(task, completed=event.done, total=total)
+                    bar.show(event)
                     if cancelled():
                         break
         held = len(self.conversation.engine.tokens)
@@ -207,6 +206,7 @@ class Session:
             shown = Shown()
             kept = False
             try:
+                make_room(self, text)
                 record = self._generate(text, lambda: shown.gone is not None or cancelled(), shown)
                 kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
             except KeyboardInterrupt:  # pressed twice while nothing asked for it
@@ -225,6 +225,8 @@ class Session:
             if record is None or not kept:
                 return None
             self.note(turn_line(record))
+            for line in asides(self.model, text):
+                self.note(line)
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
@@ -237,12 +239,16 @@ class Session:
         with contextlib.closing(turn) as events:
             shown.draw(self.view.begin)
             try:
-                with self.interrupts.raising() as begun:
+                drawn = told_between_layers(self.conversation.engine, lambda now: self._draw(now, shown))
+                with drawn, self.interrupts.raising() as begun:
                     for event in events:
                         begun()
-                        shown.draw(partial(show, self.view, event))
+                        self._draw(event, shown)
                         if isinstance(event, TurnDone):
                             record = event.record
             finally:
                 shown.draw(self.view.end)
         return record
+
+    def _draw(self, event: Event, shown: Shown) -> None:
+        shown.draw(lambda: show(self.view, event))

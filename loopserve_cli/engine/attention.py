@@ -56,6 +56,8 @@ def loopserve_attention(
         out = _step(decode, layer, query, key, value, scaling, further)
     else:
         out = _prompt(prefill, decode, layer, query, key, value, scaling, further)
+        if prefill is not None:
+            prefill.after_layer()
     return out.transpose(1, 2).contiguous(), None  # some models view it as it is
 
 

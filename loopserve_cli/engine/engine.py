@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
+from loopserve_cli.engine.layer_progress import LayerProgress, Tell
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
@@ -51,6 +53,8 @@ class Engine:
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
         self._layers = loaded.layers
+        # Hears between the layers of a long chunk how far it is, on a CPU: a GPU is asked for all of it at once.
+        self.between_layers: Tell | None = None
         self.quant = loaded.quant
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
@@ -189,7 +193,7 @@ class Engine:
             pass
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
-        """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
+        """As `feed`, with progress at once and after every chunk; closed early, it keeps the chunks already fed."""
         self._check_known(ids)
         self._check_context(len(ids))
         ids = self._with_stale(ids)
@@ -198,7 +202,8 @@ class Engine:
         watching = self._held.decode if self.freezes else None
         began = len(self.tokens)
         with undone_unless_numbers(self._held, began):
-            for chunk, done in self._chunks(ids, prefill):
+            yield PrefillProgress(0, len(ids))
+            for chunk, done in self._chunks(ids, prefill, nullcontext):
                 logits = self._prefiller.feed(self._held, chunk, prefill, watching)
                 if done == len(ids) and not bool(healthy(logits).all()):
                     raise self._no_numbers()
@@ -213,7 +218,7 @@ class Engine:
     ) -> Iterator[Event]:
         """Prefill `ids` after what is stored, then generate until something ends it.
 
-        Yields `PrefillProgress` per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
+        Yields `PrefillProgress` at once and per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
         between chunks and between tokens. `submitted` is the `time.perf_counter` stamp TTFT counts from.
         The last token of an answer is not in the store: it is fed with the next turn, which begins with it.
         Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit, ModelError for an id
@@ -245,8 +250,10 @@ class Engine:
         self.begin_segment()
         prefill, decode = self.new_prefill(), self._held.decode
         prefill_began = watch.ms()
+        with watch.paused():
+            yield PrefillProgress(0, len(ids))
         logits = None
-        for chunk, done in self._chunks(ids, prefill):
+        for chunk, done in self._chunks(ids, prefill, watch.paused):
             if cancelled():
                 break
             logits = self._prefiller.feed(self._held, chunk, prefill, decode)
@@ -395,9 +402,18 @@ class Engine:
     def _room_for(self, length: int) -> int:
         return length if self.context_limit is None else min(length, self.context_limit)
 
-    def _chunks(self, ids: list[int], prefill: PrefillTurn) -> Iterator[tuple[list[int], int]]:
-        """The ids in prefill chunks, each with how many are fed after it; the prefill is told which is the last."""
+    def _chunks(
+        self, ids: list[int], prefill: PrefillTurn, paused: Callable[[], AbstractContextManager[None]] | None = None
+    ) -> Iterator[tuple[list[int], int]]:
+        """The ids in prefill chunks, each with how many are fed after it; the prefill is told which is the last.
+
+        With `paused`, who wants to know how far a chunk is hears it, inside that.
+        """
         size = PREFILL_CHUNK.get(self._torch_device.type, 2048)
         for chunk, done in self._prefiller.chunks(ids, len(self.tokens), prefill, size):
             prefill.last_chunk = done == len(ids)
+            tell = self.between_layers
+            if tell is not None and paused is not None and self._torch_device.type == "cpu":
+                before = done - len(chunk)
+                prefill.after_layer = LayerProgress(tell, paused, self._layers, before, len(chunk), len(ids))
             yield chunk, done

@@ -9,7 +9,10 @@ from loopserve_cli.stats import TurnRecord
 
 @dataclass(frozen=True, slots=True)
 class PrefillProgress:
-    """`done` of `total` new tokens have been prefilled."""
+    """`done` of `total` new tokens have been prefilled; the first, with none done, comes before any work.
+
+    Between the layers of a long chunk, `done` counts what was computed in tokens' worth of work.
+    """
 
     done: int
     total: int

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from loopserve_cli.chat.commands import dialogue, files, settings, show
+from loopserve_cli.chat.commands import context, dialogue, example, files, read, settings, show
 from loopserve_cli.chat.commands.command import Command
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
@@ -43,13 +43,26 @@ def help_(session: Session, argument: str) -> None:
 
 COMMANDS = (
     Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
+    Command(
+        "example",
+        example.example,
+        "put the next line that the demo model understands into the input line; /example list shows them",
+        "[list]",
+        choices=example.example_choices,
+    ),
     Command("stats", show.stats, "what every turn so far measured"),
     Command("tokens", show.tokens, "how long the dialogue is, in tokens"),
     Command("undo", dialogue.undo, "take the last exchange back"),
     Command("retry", dialogue.retry, "ask the last message again, in place of its answer"),
     Command("edit", dialogue.edit, "take the last exchange back and put its message into the input line"),
     Command("system", dialogue.system, 'show or change the system prompt; /system "" removes it', "[TEXT]"),
-    Command("read", files.read, "put a file's text in front of your next message", "FILE", takes_path=True),
+    Command(
+        "read",
+        read.read,
+        "put the text of files in front of your next message; @FILE in a message does the same",
+        "FILE ...",
+        takes_path=True,
+    ),
     Command(
         "save",
         files.save,
@@ -58,7 +71,21 @@ COMMANDS = (
         choices=files.save_choices,
         takes_path=True,
     ),
-    Command("load", files.load, "go on with a dialogue from a file, in a new transcript", "FILE", takes_path=True),
+    Command(
+        "load",
+        files.load,
+        "go on with a dialogue from a file, or demo, demo:long, demo:xlong, in a new transcript",
+        "FILE",
+        choices=files.load_choices,
+        takes_path=True,
+    ),
+    Command(
+        "full",
+        context.full,
+        "what happens when the context is full: stop, or slide, which forgets the oldest turns",
+        "[stop|slide]",
+        choices=context.full_choices,
+    ),
     Command(
         "set",
         settings.set_,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -25,6 +26,7 @@ class PrefillTurn:
         """Nothing done yet."""
         self.policy = policy
         self.last_chunk = True
+        self.after_layer: Callable[[], None] = lambda: None
         self._model_layers = layers
         self._calls: list[Call] = []
         self._choosing = Spans()
