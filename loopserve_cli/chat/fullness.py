@@ -55,7 +55,7 @@ def _tell(session: Session, length: int, limit: int) -> None:
     said = f"{count(left)} are left for the answer" if left > 0 else f"which is {count(1 - left)} too many"
     session.warn(
         f"the context is {'nearly full' if left > 0 else 'full'}: {count(length)} of {count(limit)} tokens with this "
-        f"message, {said}; /full slide forgets the oldest turns"
+        f"message, {said}; --on-full slide (in a chat: /full slide) forgets the oldest turns"
     )
 
 
@@ -76,7 +76,7 @@ def _slide(session: Session, text: str, answer: int, limit: int) -> None:
     if length >= limit:
         return
     conversation.load(tried)
-    turns = list(itertools.accumulate(m.role == "user" for m in tried))
+    turns = list(itertools.accumulate(int(m.role == "user") for m in tried))
     gone = [turns[i] for i, m in enumerate(tried) if m.forgotten and not before[i].forgotten]
     which = f"turn {gone[0]} is" if gone[0] == gone[-1] else f"turns {gone[0]}-{gone[-1]} are"
     session.warn(

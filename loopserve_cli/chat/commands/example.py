@@ -20,10 +20,7 @@ def example(session: Session, argument: str) -> None:
     if session.model != DEMO:
         raise UsageError(f"/example is for the demo model; {session.model} understands what you write")
     if argument == LIST:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for one in EXAMPLES:
-            table.add_row(Text(one.line), Text(one.shows, style="dim"))
-        session.data(table)
+        session.data(_table(session.out.width))
         return
     if argument:
         raise UsageError(f"/example {argument!r}: give {LIST}, or nothing for the next line")
@@ -31,6 +28,15 @@ def example(session: Session, argument: str) -> None:
     session.examples += 1
     session.next_input = one.line
     session.note(f"{one.shows}; Enter sends it")
+
+
+def _table(width: int) -> Table:
+    """The examples, each whole in its line; beside them what they show, where there is room for it."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    explained = width >= max(len(one.line) for one in EXAMPLES) + 2 + max(len(one.shows) for one in EXAMPLES)
+    for one in EXAMPLES:
+        table.add_row(Text(one.line, no_wrap=True), *([Text(one.shows, style="dim")] if explained else []))
+    return table
 
 
 def example_choices(_session: Session, before: list[str]) -> Sequence[str]:

@@ -1,0 +1,141 @@
+"""How far a prefill is: told at once, between the layers of a long chunk, and drawn with the time that is left."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+import torch
+from chat_fakes import make_session, printed
+from rich.console import Console
+from test_engine import new_engine, run, some_ids
+
+from loopserve_cli.chat.prefill_bar import PrefillBar, TimeLeft, brief, told_between_layers
+from loopserve_cli.config import ModelOptions, SamplingOptions
+from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine import layer_progress
+from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.events import PrefillProgress, TurnDone
+from loopserve_cli.engine.loader import load
+from loopserve_cli.messages import Message
+from loopserve_cli.profile import load_profile
+
+
+@pytest.fixture
+def every_chunk_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_progress, "LONG_CHUNK", 1)
+
+
+def test_the_total_is_known_before_any_work() -> None:
+    engine = new_engine()
+    events = engine.feed_progress(some_ids(70))
+    assert next(events) == PrefillProgress(0, 70) and engine.tokens == []
+    assert list(events) == [PrefillProgress(70, 70)]
+    turn = engine.turn(some_ids(30, seed=1), SamplingOptions(max_new_tokens=1))
+    assert next(turn) == PrefillProgress(0, 30) and len(engine.tokens) == 70
+    turn.close()  # type: ignore[attr-defined]
+    assert len(engine.tokens) == 70
+
+
+def test_layers_are_told_of_within_a_chunk_and_never_more_than_the_chunk(every_chunk_is_long: None) -> None:
+    engine, told = new_engine(), []
+    with told_between_layers(engine, told.append):
+        engine.feed(some_ids(64))
+        assert told == [PrefillProgress(32, 64), PrefillProgress(63, 64)]  # the tiny model has two layers
+        told.clear()
+        events = list(engine.turn(some_ids(40, seed=1), SamplingOptions(max_new_tokens=3)))
+    assert told == [PrefillProgress(20, 40), PrefillProgress(39, 40)]
+    assert [e for e in events if isinstance(e, PrefillProgress)] == [PrefillProgress(0, 40), PrefillProgress(40, 40)]
+    assert engine.between_layers is None
+
+
+def test_short_chunks_tell_nothing_between_layers() -> None:
+    engine, told = new_engine(), []
+    with told_between_layers(engine, told.append):
+        engine.feed(some_ids(64))
+    assert told == []
+
+
+def test_the_chunks_before_count(every_chunk_is_long: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopserve_cli.engine import engine as engine_module
+
+    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 32)
+    engine, told = new_engine(), []
+    with told_between_layers(engine, told.append):
+        engine.feed(some_ids(70))
+    assert [event.done for event in told] == [16, 31, 48, 63, 67, 69]
+
+
+def test_what_telling_takes_is_in_no_figure_and_changes_no_answer(every_chunk_is_long: None) -> None:
+    ids, straight = run(new_engine(), some_ids(60), max_new_tokens=4)
+    engine = new_engine()
+    with told_between_layers(engine, lambda event: time.sleep(0.2)):
+        slow, record = run(engine, some_ids(60), max_new_tokens=4)
+    assert slow == ids
+    assert record.prefill_ms is not None and record.prefill_ms < 200
+    assert record.ttft_ms is not None and record.ttft_ms < 200
+
+
+def test_a_sparse_prefill_of_one_long_chunk_moves() -> None:
+    engine = Engine(load(ModelOptions(), lambda line: None, print), load_profile("loopserve"))
+    talk, told = Conversation(engine), []
+    talk.load([Message("user", "The room of Miro is 417. " * 700), Message("assistant", "Noted.")])
+    with told_between_layers(engine, told.append):
+        events = list(talk.prefill_progress())
+    total = events[0].total
+    assert total > 2048 and [event.done for event in events] == [0, total]  # a single chunk
+    assert [event.done for event in told] == [total * n // 4 for n in (1, 2, 3)] + [total - 1]
+    with told_between_layers(engine, told.append), torch.inference_mode():
+        *_, last = talk.ask("What is the room of Miro?", SamplingOptions())
+    assert isinstance(last, TurnDone) and talk.messages[-1].content == "The room of Miro is 417."
+
+
+def drawn(width: int, *events: PrefillProgress, at: list[float]) -> str:
+    """The bar after those events, on a terminal of that width."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    times = iter(at)
+    bar = PrefillBar(console, disable=False, clock=lambda: next(times))
+    for event in events:
+        bar.show(event)
+    options = console.options
+    lines = console.render_lines(bar.progress.get_renderable(), options, pad=False)
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_bar_has_its_total_and_the_time_left_in_one_line(width: int) -> None:
+    first = drawn(width, PrefillProgress(0, 16113), at=[0.0])
+    assert "0/16,113 tokens" in first and "left" not in first and "\n" not in first
+    # a quarter took 2 s, so the rest takes 6 s, of which 1 has passed
+    moved = drawn(width, PrefillProgress(0, 16000), PrefillProgress(4000, 16000), at=[0.0, 2.0, 3.0])
+    assert "4,000/16,000 tokens" in moved and moved.rstrip().endswith("5 s left") and "━" in moved
+    assert "\n" not in moved and len(moved) <= width
+
+
+def test_time_left_counts_only_what_was_done_here_and_never_below_nothing() -> None:
+    now = [0.0]
+    left = TimeLeft(lambda: now[0])
+    assert left.seconds(None) is None
+    left.step(9000)  # of a cache that was loaded
+    assert left.seconds(10000) is None
+    now[0] = 4.0
+    left.step(9500)
+    assert left.seconds(10000) == 4.0
+    left.step(9500)  # told again
+    now[0] = 6.0
+    assert left.seconds(10000) == 2.0
+    now[0] = 60.0
+    assert left.seconds(10000) == 0.0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0 s"), (0.2, "1 s"), (59.0, "59 s"), (61.0, "1:01 min")])
+def test_times_are_short(seconds: float, text: str) -> None:
+    assert brief(seconds) == text
+
+
+def test_nothing_is_drawn_where_nothing_may_be() -> None:
+    session = make_session()
+    session.conversation.load([Message("user", "q" * 30), Message("assistant", "a" * 30)])
+    session.feed()
+    assert printed(session)[1] == "64 of 64 tokens of history are in the cache\n"
