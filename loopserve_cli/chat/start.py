@@ -17,6 +17,7 @@ from loopserve_cli.chat.bundled import is_bundled, located
 from loopserve_cli.chat.commands.files import begin_with, header
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.kept import feed
+from loopserve_cli.chat.loading import LoadTimes, loading
 from loopserve_cli.chat.places import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
@@ -146,7 +147,7 @@ def elsewhere(options: ChatOptions) -> bool:
 
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
     """The model on its engine, with a line that says how far loading is."""
-    with err.status(Text(f"loading {options.model.model}")) as status:
+    with loading(err, options.model, LoadTimes()) as say:
         from loopserve_cli.engine.names import require
 
         require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
@@ -154,7 +155,7 @@ def load_conversation(options: ChatOptions, err: Console) -> Conversation:
         from loopserve_cli.engine.loader import load
 
         warn = warning(err)
-        loaded = load(options.model, lambda line: status.update(Text(line)), warn)
+        loaded = load(options.model, say, warn)
         engine = Engine(loaded, options.profile)
         return Conversation(engine, options.system, warn=warn, special_tokens=options.special_tokens)
 
