@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from chat_fakes import make_session, printed
 from rich.console import Console
 from test_engine import new_engine, run, some_ids
 
-from loopserve_cli.chat.prefill_bar import PrefillBar, TimeLeft, brief, told_between_layers
+from loopserve_cli.chat.wait_bar import (
+    TimeLeft,
+    WaitBar,
+    brief,
+    sizes,
+    tokens,
+    told_between_layers,
+    told_between_tensors,
+)
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine import layer_progress
@@ -95,9 +104,9 @@ def drawn(width: int, *events: PrefillProgress, at: list[float]) -> str:
     """The bar after those events, on a terminal of that width."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     times = iter(at)
-    bar = PrefillBar(console, disable=False, clock=lambda: next(times))
+    bar = WaitBar(console, "prefill", tokens, disable=False, clock=lambda: next(times))
     for event in events:
-        bar.show(event)
+        bar.show(event.done, event.total)
     options = console.options
     lines = console.render_lines(bar.progress.get_renderable(), options, pad=False)
     return "\n".join("".join(segment.text for segment in line) for line in lines)
@@ -139,3 +148,30 @@ def test_nothing_is_drawn_where_nothing_may_be() -> None:
     session.conversation.load([Message("user", "q" * 30), Message("assistant", "a" * 30)])
     session.feed()
     assert printed(session)[1] == "64 of 64 tokens of history are in the cache\n"
+
+
+def test_a_saved_cache_tells_how_far_it_is_written_and_read(tmp_path: Path) -> None:
+    engine, told = new_engine(), []
+    engine.feed(some_ids(200))
+    with told_between_tensors(engine, lambda *amount: told.append(amount)):
+        written = engine.save(tmp_path / "t.kv.safetensors")
+        assert [done for done, _ in told] == sorted(done for done, _ in told) and len(told) == 1 + 2 * 2 * 2
+        assert all(total == told[0][1] for _, total in told) and 0.9 * written < told[-1][0] <= told[-1][1] == written
+        told.clear()
+        again = new_engine()
+        with told_between_tensors(again, lambda *amount: told.append(amount)):
+            again.restore(again.saved(tmp_path / "t.kv.safetensors"))
+    assert [total for _, total in told] == [written] * 2 and told[0][0] < told[1][0] <= written
+    assert engine.between_tensors is None and again.tokens == engine.tokens
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_bar_of_a_cache_has_sizes(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    times = iter([0.0, 2.0, 2.0])
+    bar = WaitBar(console, "reading cache", sizes, disable=False, clock=lambda: next(times))
+    bar.show(2**30, 4 * 2**30)
+    bar.show(2 * 2**30, 4 * 2**30)
+    rows = console.render_lines(bar.progress.get_renderable(), console.options, pad=False)
+    (line,) = ("".join(segment.text for segment in row).rstrip() for row in rows)
+    assert line.startswith("reading cache ━") and line.endswith("2.0 GiB/4.0 GiB 4 s left") and len(line) <= width

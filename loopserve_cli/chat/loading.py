@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
-from loopserve_cli.chat.prefill_bar import WIDEST, brief
+from loopserve_cli.chat.wait_bar import WIDEST, brief
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.folders import cache_folder
 

@@ -17,9 +17,9 @@ from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.fullness import check_length, make_room
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.newcomer import asides
-from loopserve_cli.chat.prefill_bar import PrefillBar, told_between_layers
 from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
+from loopserve_cli.chat.wait_bar import WaitBar, tokens, told_between_layers
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
@@ -175,9 +175,13 @@ class Session:
         """Prefill the history, outside any turn's time; Ctrl-C leaves the rest to the next turn."""
         if not self.conversation.turns:
             return
-        bar = PrefillBar(self.err, disable=self.plain)
+        bar = WaitBar(self.err, "prefill", tokens, disable=self.plain)
         engine = self.conversation.engine
-        with self.interrupts.catching() as cancelled, bar, told_between_layers(engine, bar.show):
+        with (
+            self.interrupts.catching() as cancelled,
+            bar,
+            told_between_layers(engine, lambda now: bar.show(now.done, now.total)),
+        ):
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
             stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
@@ -185,7 +189,7 @@ class Session:
                 for event in events:
                     begun()
                     total = event.total
-                    bar.show(event)
+                    bar.show(event.done, event.total)
                     if cancelled():
                         break
         held = len(self.conversation.engine.tokens)

@@ -24,7 +24,7 @@ from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.prefiller import Prefiller
 from loopserve_cli.engine.sampling import Sampler
-from loopserve_cli.engine.saved import SavedStore
+from loopserve_cli.engine.saved import SavedStore, Told
 from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
@@ -55,6 +55,8 @@ class Engine:
         self._layers = loaded.layers
         # Hears between the layers of a long chunk how far it is, on a CPU: a GPU is asked for all of it at once.
         self.between_layers: Tell | None = None
+        # Hears of the bytes of a saved cache.
+        self.between_tensors: Told | None = None
         self.quant = loaded.quant
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
@@ -172,7 +174,7 @@ class Engine:
         Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
         refuses.
         """
-        return self._archive.save(path, self._held)
+        return self._archive.save(path, self._held, self.between_tensors)
 
     def saved(self, path: Path) -> SavedStore:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that is not this engine's."""
@@ -185,7 +187,7 @@ class Engine:
         """
         self.reset()
         self._store.reserve(self._room_for(len(saved.tokens) + RESERVED_ANSWER))
-        self._archive.restore(saved, self._held)
+        self._archive.restore(saved, self._held, self.between_tensors)
 
     def feed(self, ids: list[int]) -> None:
         """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing."""

@@ -1,4 +1,4 @@
-"""The bar of a prefill outside a turn: how far it is, and how long it still takes."""
+"""The bar of a wait outside a turn: how far it is, and how long it still takes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from loopserve_cli.chat.figures import size
 from loopserve_cli.engine.events import PrefillProgress
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
 
 WIDEST = 30
-# Beside the bar at its widest: " 1,048,576/1,048,576 tokens  9:59 left", and what the bar is of.
-BESIDE = 46
+# Beside the bar at its widest: what is waited for, " 1,048,576/1,048,576 tokens", and " 9:59 min left".
+BESIDE = 48
 
 
 class TimeLeft(ProgressColumn):
@@ -52,24 +53,32 @@ class TimeLeft(ProgressColumn):
         return Text("" if left is None else f"{brief(left)} left", style="progress.remaining")
 
 
-class PrefillBar:
+class WaitBar:
     """Shown on a console while it is entered, and gone afterwards."""
 
-    def __init__(self, console: Console, disable: bool, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Nothing is drawn where it is disabled."""
+    def __init__(
+        self,
+        console: Console,
+        what: str,
+        amount: Callable[[int, int], str],
+        disable: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Say `what` is waited for and how much of it is done; nothing is drawn where that is disabled."""
         self._left = TimeLeft(clock)
+        self._amount = amount
         self.progress = Progress(
-            TextColumn("prefill"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=max(4, min(WIDEST, console.width - BESIDE))),
-            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[amount]}", markup=False),
             self._left,
             console=console,
             transient=True,
             disable=disable,
         )
-        self._task = self.progress.add_task("prefill", total=None, count="")
+        self._task = self.progress.add_task(what, total=None, amount="")
 
-    def __enter__(self) -> PrefillBar:
+    def __enter__(self) -> WaitBar:
         """Begin to draw."""
         self.progress.start()
         return self
@@ -78,11 +87,20 @@ class PrefillBar:
         """Take the bar away."""
         self.progress.stop()
 
-    def show(self, event: PrefillProgress) -> None:
+    def show(self, done: int, total: int) -> None:
         """So much is done."""
-        self._left.step(event.done)
-        amount = f"{event.done:,}/{event.total:,} tokens"
-        self.progress.update(self._task, completed=event.done, total=event.total, count=amount)
+        self._left.step(done)
+        self.progress.update(self._task, completed=done, total=total, amount=self._amount(done, total))
+
+
+def tokens(done: int, total: int) -> str:
+    """How many tokens of how many."""
+    return f"{done:,}/{total:,} tokens"
+
+
+def sizes(done: int, total: int) -> str:
+    """How many bytes of how many."""
+    return f"{size(done)}/{size(total)}"
 
 
 def brief(seconds: float) -> str:
@@ -99,3 +117,13 @@ def told_between_layers(engine: Engine, tell: Callable[[PrefillProgress], None])
         yield
     finally:
         engine.between_layers = None
+
+
+@contextlib.contextmanager
+def told_between_tensors(engine: Engine, tell: Callable[[int, int], None]) -> Iterator[None]:
+    """Inside, `tell` hears how many bytes of how many of a saved cache are written, or read."""
+    engine.between_tensors = tell
+    try:
+        yield
+    finally:
+        engine.between_tensors = None
