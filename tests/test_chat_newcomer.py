@@ -110,7 +110,7 @@ def test_there_is_no_banner_for_other_models_and_where_a_dialogue_goes_on() -> N
 )
 def test_what_the_model_was_never_taught_is_said_beside_its_answer(text: str, names: str) -> None:
     first, second = asides("demo", text)
-    assert first == f"this demo model cannot talk about {names}; its answer means nothing"
+    assert first == f"this demo model cannot talk about {names}: ignore its answer"
     assert "The room of Miro is 417." in second and outside("The room of Miro is 417.") is None
     assert asides("fake", text) == []
 

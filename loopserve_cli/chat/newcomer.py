@@ -39,6 +39,6 @@ def asides(model: str, text: str) -> list[str]:
     short = strange if len(strange) <= QUOTED else strange[: QUOTED - 1] + "…"
     fact = EXAMPLES[0].line.partition(". ")[0]
     return [
-        f'this demo model cannot talk about "{short}"; its answer means nothing',
-        f"it understands lines like: {fact}. (in a chat: /example)",
+        f'this demo model cannot talk about "{short}": ignore its answer',
+        f"it understands lines like: {fact}.",
     ]

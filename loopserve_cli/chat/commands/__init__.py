@@ -21,6 +21,7 @@ KEYS = (
     ("Tab", "complete a command, a setting or a path"),
     ("Ctrl-C", "clear the input; stop an answer; twice within 2 s on an empty line: quit"),
     ("Ctrl-D", "quit, on an empty line"),
+    ("@FILE", 'in a message: put the file\'s text before it; @"MY FILE" where the name has blanks'),
     ("//TEXT", "send TEXT with one slash before it"),
 )
 
