@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from chat_fakes import FULL, ScriptedEngine, dialogue_of, engine_of, make_session, printed
+from test_chat_long import FAR_TOO_LONG, not_tokenised, session_of
 
 from loopserve_cli.chat import run, start
 from loopserve_cli.chat.commands import dispatch
@@ -56,6 +57,19 @@ def test_the_oldest_whole_turns_go_until_message_and_answer_fit_and_the_system_p
         "the context is full, so turns 1-2 are forgotten: the model reads 80 tokens with this message; "
         "the transcript keeps them"
     )
+
+
+def test_a_slide_frees_a_tenth_more_so_that_the_next_turns_need_none() -> None:
+    session = make_session(*"abcdefghijklmnop", context_limit=100)
+    session.sampling, session.on_full = replace(session.sampling, max_new_tokens=10), "slide"
+    slid, fed = [], []
+    for _ in range(14):
+        record = session.ask("12345678")  # 12 tokens a turn, with its answer
+        assert record is not None
+        slid.append(sum(m.forgotten for m in session.conversation.messages) // 2)
+        fed.append(record.tokens_new)
+    assert slid == [0, 0, 0, 0, 0, 0, 0, 2, 2, 4, 4, 6, 6, 8]
+    assert [tokens > 20 for tokens in fed] == [False] * 7 + [True, False] * 3 + [True]
 
 
 def test_no_more_turns_go_than_must() -> None:
@@ -161,7 +175,7 @@ def test_retry_slides_too() -> None:
     session.ask("x" * 46)
     session.sampling = replace(session.sampling, max_new_tokens=30)
     dispatch(session, "/retry")
-    assert forgotten(session) == ["first 1", "a", "first 2", "b"]
+    assert forgotten(session) == ["first 1", "a", "first 2", "b", "first 3", "c"]
 
 
 def test_tokens_counts_only_what_is_read() -> None:
@@ -318,3 +332,25 @@ def test_full_completes() -> None:
 
     completer = CommandCompleter(make_session())
     assert [c.text for c in completer.get_completions(Document("/full s"), CompleteEvent())] == ["stop", "slide"]
+
+
+@pytest.mark.parametrize("on_full", ["stop", "slide"])
+def test_a_history_far_too_long_is_not_tokenised_to_see_that(on_full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of()
+    said = [
+        Message("user", "hi"),
+        Message("assistant", "ho"),
+        Message("user", FAR_TOO_LONG),
+        Message("assistant", "yes"),
+    ]
+    session.conversation.load(said)
+    session.on_full = on_full
+    not_tokenised(session, monkeypatch)
+    if on_full == "stop":
+        with pytest.raises(ContextLimitError):
+            dispatch(session, "/retry")
+        assert session.conversation.messages == said
+        return
+    record = session.ask("and now?")
+    assert record is not None and "turns 1-2 are forgotten" in printed(session)[1]
+    assert [m.forgotten for m in session.conversation.messages] == [True] * 4 + [False] * 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.chat.figures import count
+from loopserve_cli.errors import ContextLimitError
 from loopserve_cli.messages import Message
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # A dialogue is nearly full when less than this share of the context is left.
 NEARLY = 0.1
+# What a slide frees beside the answer's room.
+SPARE = 0.1
 # A template writes no more tokens than these before a dialogue without tools, and around each of its messages.
 BEFORE, AROUND = 1024, 64
 
@@ -42,12 +46,13 @@ def make_room(session: Session, text: str) -> None:
     asked = [*conversation.messages, Message("user", text)]
     if not conversation.tools and _most(asked) + needed <= limit:
         return
-    length = _length(conversation, asked)
-    if session.on_full == "slide" and length + answer > limit:
-        _slide(session, text, answer, limit)
-    elif length + needed > limit and session.on_full == "stop":
+    length = _length(conversation, asked, limit)
+    if session.on_full == "slide":
+        if length is None or length + answer > limit:
+            _slide(session, text, answer, limit)
+    elif length is not None and length + needed > limit:
         _tell(session, length, limit)
-    _length(conversation, conversation.messages)  # the message is tokenised in its own turn, within its time
+    _length(conversation, conversation.messages, limit)  # the message is tokenised in its own turn, within its time
 
 
 def _tell(session: Session, length: int, limit: int) -> None:
@@ -62,34 +67,49 @@ def _tell(session: Session, length: int, limit: int) -> None:
 def _slide(session: Session, text: str, answer: int, limit: int) -> None:
     """Forget the oldest turns that are still read until there is room for `answer` tokens; say which those were.
 
+    What is left is read anew, so some more is freed, where that can be: else every turn from now on would do so.
     Nothing is forgotten for a message that has no room even alone.
     """
     conversation = session.conversation
-    before = conversation.messages
+    before, asked = conversation.messages, Message("user", text)
     starts = [place for place, m in enumerate(before) if m.role == "user" and not m.forgotten]
-    tried, length = before, limit
-    for end in [*starts[1:], len(before)] if starts else []:
-        tried = [m if m.role == "system" else replace(m, forgotten=True) for m in before[:end]] + before[end:]
-        length = _length(conversation, [*tried, Message("user", text)])
-        if length + answer <= limit:
-            break
-    if length >= limit:
+    alone = _length(conversation, [*_forgetting(before, len(before)), asked], limit)
+    if not starts or alone is None or alone >= limit:
         return
-    conversation.load(tried)
-    turns = list(itertools.accumulate(int(m.role == "user") for m in tried))
-    gone = [turns[i] for i, m in enumerate(tried) if m.forgotten and not before[i].forgotten]
-    which = f"turn {gone[0]} is" if gone[0] == gone[-1] else f"turns {gone[0]}-{gone[-1]} are"
+    room = limit - answer
+    if alone <= room - int(limit * SPARE):
+        room -= int(limit * SPARE)
+
+    def fits(end: int) -> bool:
+        length = _length(conversation, [*_forgetting(before, end), asked], limit)
+        return length is not None and length <= room
+
+    ends = [*starts[1:], len(before)]
+    end = ends[min(bisect.bisect_left(ends, True, key=fits), len(ends) - 1)]
+    conversation.load(_forgetting(before, end))
+    turns = list(itertools.accumulate(int(m.role == "user") for m in before))
+    first, last = turns[starts[0]], turns[end - 1]
+    which = f"turn {first} is" if first == last else f"turns {first}-{last} are"
+    length = _length(conversation, [*conversation.messages, asked], limit)
     session.warn(
         f"the context is full, so {which} forgotten: the model reads {count(length)} tokens with this message; "
         "the transcript keeps them"
     )
 
 
-def _length(conversation: Conversation, messages: Sequence[Message]) -> int:
-    """How many tokens the model is to read; none where the template has nobody to answer."""
+def _forgetting(messages: Sequence[Message], end: int) -> list[Message]:
+    """The dialogue without what was said before place `end`; the system prompt stays."""
+    return [m if m.role == "system" else replace(m, forgotten=True) for m in messages[:end]] + list(messages[end:])
+
+
+def _length(conversation: Conversation, messages: Sequence[Message], limit: int) -> int | None:
+    """How many tokens the model is to read, nobody's where there is nobody to answer; None if far above `limit`."""
     if not any(m.role == "user" and not m.forgotten for m in messages):
         return 0
-    return len(conversation.template.ids(messages, generation_prompt=messages[-1].role == "user"))
+    try:
+        return len(conversation.template.ids(messages, messages[-1].role == "user", limit))
+    except ContextLimitError:  # told by its characters alone
+        return None
 
 
 def _most(messages: Sequence[Message]) -> int:
