@@ -203,6 +203,7 @@ def test_paths_complete_after_an_at_sign_and_in_read() -> None:
     assert completions("me@a.") == completions("see a.") == completions("/undo @a.") == []
     assert completions("/read a.txt b.") == ["/read a.txt b.txt"]
     assert completions("/read a.txt 'my f") == ["/read a.txt 'my file.txt"]
+    assert completions("/save a.txt ") == ["/save a.txt --kv"] and completions("/load a.txt b") == []
     assert completions("/read my f") == ["/read my file.txt"]
 
 

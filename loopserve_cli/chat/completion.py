@@ -43,7 +43,9 @@ class CommandCompleter(Completer):
             return
         if command.takes_path:
             found = list(self._paths.get_completions(Document(argument), event))
-            yield from found or self._paths.get_completions(Document(open_word(argument)), event)
+            if not found and command.arguments.endswith("..."):
+                found = list(self._paths.get_completions(Document(open_word(argument)), event))
+            yield from found
         if command.choices is not None:
             *before, word = argument.split(" ")
             yield from words(command.choices(self._session, [w for w in before if w]), word)
