@@ -21,7 +21,7 @@ from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
 from loopserve_cli.chat_command import NEWEST, ChatCommand
-from loopserve_cli.config import DTYPES, HISTORIES, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.config import DTYPES, HISTORIES, ON_FULL, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.examples import epilog
 from loopserve_cli.flags import (
@@ -93,8 +93,8 @@ def chat(
         typer.Option(
             metavar="[FILE]",
             autocompletion=completions.dialogues,
-            help="Go on with a saved dialogue: a file, or a name that `loopserve chats` lists. Without FILE, last or "
-            "before another option: the newest.",
+            help="Go on with a saved dialogue: a file, a name that `loopserve chats` lists, or demo, demo:long, "
+            "demo:xlong. Without FILE, last or before another option: the newest.",
         ),
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the transcript is written.")] = None,
@@ -105,6 +105,14 @@ def chat(
     thinking: Annotated[
         str | None, typer.Option(metavar="|".join(THINKING), help="What a model thinks before it answers.")
     ] = None,
+    on_full: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(ON_FULL),
+            help="What a message meets that has no room in the context: stop refuses it, slide forgets the oldest "
+            "turns, which the transcript keeps.",
+        ),
+    ] = "stop",
 ) -> int:
     """Talk with a model. With MESSAGE or piped input: one turn, the answer on stdout.
 
@@ -116,6 +124,7 @@ def chat(
     file = None if resume is None or newest else Path(resume)
     options = ChatOptions(model, draw, profile, system, file, save, ui, message, special_tokens, thinking)
     options = replace(options, debug=bool(invocation.find_root().params.get("debug")), resume_newest=newest)
+    options = replace(options, on_full=on_full)
     from loopserve_cli.chat import run
 
     return run(options)

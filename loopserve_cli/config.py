@@ -15,6 +15,7 @@ QUANTS = ("nf4", "int8")
 UIS = ("dashboard", "simple", "none")
 HISTORIES = ("recorded", "live")
 THINKING = ("show", "hide")
+ON_FULL = ("stop", "slide")
 MAX_LENGTH = LONGEST
 MOST_REPEATS = 1_000_000
 
@@ -107,6 +108,7 @@ class ChatOptions:
 
     `resume` is a dialogue's file, or its name in the state folder; `resume_newest` is the newest there.
     `thinking` shows or hides what a model thinks aloud; None shows it to people, and not to what reads stderr.
+    `on_full` is what a message meets that the context has no room for: "stop" refuses it, "slide" forgets old turns.
     """
 
     model: ModelOptions
@@ -121,6 +123,7 @@ class ChatOptions:
     thinking: str | None = None
     debug: bool = False
     resume_newest: bool = False
+    on_full: str = "stop"
 
     def __post_init__(self) -> None:
         """Refuse an unknown display, and bytes that are no text: a shell passes them on as half characters."""
@@ -128,6 +131,8 @@ class ChatOptions:
             raise UsageError(f"unknown --ui {self.ui!r}; choose one of {', '.join(UIS)}")
         if self.thinking is not None and self.thinking not in THINKING:
             raise UsageError(f"unknown --thinking {self.thinking!r}; choose one of {', '.join(THINKING)}")
+        if self.on_full not in ON_FULL:
+            raise UsageError(f"unknown --on-full {self.on_full!r}; choose one of {', '.join(ON_FULL)}")
         for name, text in {"the message": self.message, "--system": self.system}.items():
             if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise UsageError(f"{name} is not UTF-8 text; write it in UTF-8")

@@ -75,8 +75,13 @@ class Conversation:
 
     @property
     def turns(self) -> int:
-        """How many user messages the dialogue has."""
+        """How many user messages the dialogue has, with those that are forgotten."""
         return sum(m.role == "user" for m in self.messages)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is a user message to read: some templates refuse a dialogue without one."""
+        return any(m.role == "user" and not m.forgotten for m in self.messages)
 
     @property
     def date(self) -> str:
@@ -161,17 +166,14 @@ class Conversation:
         self.prefill()
 
     def prefill(self) -> None:
-        """Feed what the engine does not hold yet, without generating.
-
-        Nothing is fed before the first message: some templates refuse a dialogue without a user.
-        """
-        if self.turns:
+        """Feed what the engine does not hold yet, without generating; nothing is fed before the first message."""
+        if self._begun:
             for begins, part in self._segments(self._reconcile(generation_prompt=False)[0]):
                 self._feed(begins, part)
 
     def prefill_progress(self) -> Iterator[PrefillProgress]:
         """As `prefill`, with progress in tokens of the whole dialogue; closed early, it keeps what was fed."""
-        if not self.turns:
+        if not self._begun:
             return
         new_ids, _ = self._reconcile(generation_prompt=False)
         total = len(self.engine.tokens) + len(new_ids)
@@ -200,12 +202,12 @@ class Conversation:
 
     def settle(self) -> int:
         """Forget what the engine holds beyond the dialogue as it is now; how many tokens that were."""
-        return self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self.turns else [])
+        return self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self._begun else [])
 
     @property
     def missing(self) -> int:
         """How many tokens of the dialogue so far the engine does not hold."""
-        full = self.template.ids(self.messages, generation_prompt=False) if self.turns else []
+        full = self.template.ids(self.messages, generation_prompt=False) if self._begun else []
         return len(full) - common_prefix(self.engine.tokens, full)
 
     @contextmanager
@@ -260,7 +262,7 @@ class Conversation:
         held = len(self.engine.tokens)
         cuts: list[int] = []
         if self.engine.freezes:
-            asked = [place for place, message in enumerate(self.messages) if message.role == "user"]
+            asked = [place for place, m in enumerate(self.messages) if m.role == "user" and not m.forgotten]
             for place in reversed(asked[1:]):
                 cut = len(self.template.ids(self.messages[:place], generation_prompt=False)) - held
                 if cut < 0:
@@ -277,7 +279,7 @@ class Conversation:
             return None
         text = self.messages[last].content
         self.messages = self.messages[:last]
-        held = self.turns and self.engine.tokens  # else a dialogue that is too long is tokenised for nothing
+        held = self._begun and self.engine.tokens  # else a dialogue that is too long is tokenised for nothing
         self._roll_back(self.template.ids(self.messages, generation_prompt=False) if held else [])
         self._return_to(self.turns)
         return text

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loopserve_cli.config import SAMPLING_RANGES, THINKING, UIS, ModelOptions, SamplingOptions
+from loopserve_cli.config import ON_FULL, SAMPLING_RANGES, THINKING, UIS, ModelOptions, SamplingOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
 from loopserve_cli.folders import config_folder
@@ -196,6 +196,7 @@ KEYS: dict[str, Check] = {
     TIER: _one_of(TIERS),
     "ui": _one_of(UIS),
     "thinking": _one_of(THINKING),
+    "on_full": _one_of(ON_FULL),
     **{f"{SAMPLING}.{name}": _number(int if name in WHOLE else float, *ends) for name, ends in SAMPLING_RANGES.items()},
     f"{SAMPLING}.seed": _number(int, 0, 2**63 - 1),
     f"{SAMPLING}.stop": _stop,

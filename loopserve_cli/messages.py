@@ -16,6 +16,7 @@ class Message:
     """One message; `partial` marks an answer that was stopped, `record` is what its turn measured.
 
     `reasoning` is what a model thought before its answer, where it thought aloud; it is no part of `content`.
+    A `forgotten` message was said, but is no longer read: the context had no room for it.
     """
 
     role: Role
@@ -23,6 +24,7 @@ class Message:
     partial: bool = False
     record: TurnRecord | None = None
     reasoning: str | None = None
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

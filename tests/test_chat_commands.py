@@ -73,7 +73,8 @@ def test_read_attaches_a_file(tmp_path: Path) -> None:
     session = make_session("ok")
     (tmp_path / "my file.txt").write_bytes(b"\xef\xbb\xbfline\r\nline\n")
     dispatch(session, f"/read '{tmp_path / 'my file.txt'}'")
-    assert printed(session)[1] == "my file.txt: 10 characters, 10 tokens, go in front of your next message\n"
+    said = "my file.txt: 10 characters, 10 tokens of 1,000 free, go in front of your next message\n"
+    assert printed(session)[1] == said
     session.ask("why?")
     assert engine_of(session).asked == ["line\nline\n\nwhy?"]
 

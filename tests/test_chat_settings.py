@@ -23,7 +23,7 @@ def begun(profile: str = "loopserve", width: int = 120) -> Session:
     """A chat that began with that profile, on a screen so wide."""
     session = make_session("ok")
     engine_of(session).profile = load_profile(profile)
-    session.began = Began(session.sampling, load_profile(profile), {"thinking": "show"})
+    session.began = Began(session.sampling, load_profile(profile), {"thinking": "show", "turn_line": "on"})
     session.out = CleanConsole(file=io.StringIO(), width=width)
     return session
 

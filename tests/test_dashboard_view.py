@@ -190,7 +190,7 @@ def test_a_long_chunk_tells_layer_by_layer_how_far_it_is() -> None:
     done = [event.done for event in told]
     assert done == sorted(done) and done[0] == 0 and done[-1] == record.tokens_new == told[-1].total
     layers = session.conversation.engine._layers
-    assert len(done) == 2 * layers + 1 and len(set(done)) > layers
+    assert len(done) == 2 * layers + 2 and len(set(done)) > layers
     assert all(event.ms is not None and event.cached == 0 for event in told)
     assert session.conversation.engine.on_progress is None
 

@@ -76,6 +76,7 @@ def test_chunks_change_nothing_but_the_progress(monkeypatch: pytest.MonkeyPatch)
     engine = new_engine()
     events = list(engine.turn(ids, SamplingOptions(max_new_tokens=8)))
     assert [(e.done, e.total) for e in events if isinstance(e, PrefillProgress)] == [
+        (0, 130),
         (32, 130),
         (64, 130),
         (96, 130),
@@ -133,7 +134,7 @@ def test_cancelling_in_prefill_gives_no_token(monkeypatch: pytest.MonkeyPatch) -
     engine = new_engine()
     asked = iter([False, True])
     events = list(engine.turn(some_ids(64), SamplingOptions(), cancelled=lambda: next(asked)))
-    assert [type(e) for e in events] == [PrefillProgress, TurnDone]
+    assert [type(e) for e in events] == [PrefillProgress, PrefillProgress, TurnDone]
     record = events[-1].record  # type: ignore[union-attr]
     assert record.finish_reason == "cancelled" and record.tokens_new == 16 and record.ttft_ms is None
     assert engine.tokens == some_ids(64)[:16]

@@ -8,12 +8,14 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 
 from loopserve_cli.chat.commands import COMMANDS, find, names
+from loopserve_cli.chat.commands.read import open_word
+from loopserve_cli.chat.mentions import completions
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
 
 
 class CommandCompleter(Completer):
-    """Completes lines that begin with one slash."""
+    """Completes lines that begin with one slash, and files after an @ in messages."""
 
     def __init__(self, session: Session) -> None:
         """Choices may depend on the session: the profile's settings, say."""
@@ -23,7 +25,10 @@ class CommandCompleter(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """What may stand at the cursor."""
         text = document.text_before_cursor
-        if not text.startswith("/") or text.startswith("//") or "\n" in text:
+        if not text.startswith("/") or text.startswith("//"):
+            yield from completions(text, complete_event)
+            return
+        if "\n" in text:
             return
         name, blank, argument = text[1:].partition(" ")
         if blank:
@@ -37,7 +42,10 @@ class CommandCompleter(Completer):
         except UsageError:
             return
         if command.takes_path:
-            yield from self._paths.get_completions(Document(argument), event)
+            found = list(self._paths.get_completions(Document(argument), event))
+            if not found and command.arguments.endswith("..."):
+                found = list(self._paths.get_completions(Document(open_word(argument)), event))
+            yield from found
         if command.choices is not None:
             *before, word = argument.split(" ")
             yield from words(command.choices(self._session, [w for w in before if w]), word)

@@ -6,11 +6,10 @@ import glob
 import time
 from pathlib import Path
 
-from rich.text import Text
-
 from loopserve_cli.chat.figures import count, duration, size
 from loopserve_cli.chat.interrupts import quiet_keyboard
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.wait_bar import WaitBar, sizes, told_between_tensors
 from loopserve_cli.errors import ContextLimitError, LoopserveError, NumbersError, UsageError
 from loopserve_cli.transcript.write import write_error
 
@@ -65,7 +64,8 @@ def keep(session: Session, transcript: Path) -> None:
     if left_out and not engine.tokens:
         raise UsageError("the cache holds nothing of the dialogue as it is now; ask something first")
     began = time.perf_counter()
-    with quiet_keyboard(), session.err.status(Text(f"writing {path}")):
+    bar = WaitBar(session.err, "writing cache", sizes, disable=session.plain)
+    with quiet_keyboard(), bar, told_between_tensors(engine, bar.show):
         try:
             written = engine.save(path)
         except OSError as error:
@@ -103,7 +103,8 @@ def _feed(session: Session, transcript: Path) -> None:
 def _load(session: Session, path: Path) -> bool:
     """Take what the file has; whether that is more than the engine held."""
     began = time.perf_counter()
-    with quiet_keyboard(), session.err.status(Text(f"loading {path}")):
+    bar = WaitBar(session.err, "reading cache", sizes, disable=session.plain)
+    with quiet_keyboard(), bar, told_between_tensors(session.conversation.engine, bar.show):
         tokens = session.conversation.take_up(path)
     if not tokens:
         return False

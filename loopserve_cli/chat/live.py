@@ -89,7 +89,10 @@ class LiveView:
         self._prefill = event
         if self.panel is not None:
             self.panel.prefill(event)
-        self._draw_if_due()
+        if event.done:
+            self._draw_if_due()
+        else:  # how much there is to read, said before any of it is: the next event may be long in coming
+            self._draw()
 
     def token(self, event: Token) -> None:
         """Take in the token; draw if it is time."""

@@ -16,6 +16,8 @@ from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.dialogue import brief
 from loopserve_cli.chat.figures import thought_line
 from loopserve_cli.chat.leaving import ask_to_leave, is_farewell
+from loopserve_cli.chat.mentions import ask
+from loopserve_cli.chat.newcomer import banner
 from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.shown import HUNG_UP, NotShown
 from loopserve_cli.chat.terminal import encodable, terminal_gone, typed_ahead
@@ -136,7 +138,7 @@ def handle(session: Session, line: str) -> None:
 
 def send(session: Session, text: str) -> None:
     """Ask the model; a message that was stopped before its answer began comes back."""
-    if session.ask(text) is None and session.interrupts.ending is None:
+    if ask(session, text) is None and session.interrupts.ending is None:
         session.note("stopped before the answer began; your message is back in the input line")
 
 
@@ -149,6 +151,7 @@ def greet(session: Session) -> None:
     )
     if session.autosave.path is not None:
         session.note(f"saving to {session.autosave.path}")
+    banner(session)
 
 
 def show_tail(session: Session) -> None:

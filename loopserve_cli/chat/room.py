@@ -50,7 +50,7 @@ def check_readable(session: Session, name: str, length: Length) -> None:
         raise UsageError(f"{name}: {length}, but the model reads at most {count(limit)}; give a shorter file")
     left = room(session)
     if left is not None and length.tokens > left:
-        session.warn(
-            f"{name}: {length}, but the context has room for {count(left)}; "
-            "it will not fit unless the dialogue is shortened (/undo, /clear)"
-        )
+        slides = session.on_full == "slide"
+        then = "the oldest turns will be forgotten for it"
+        otherwise = "it will not fit unless the dialogue is shortened (/undo, /clear, or /full slide)"
+        session.warn(f"{name}: {length}, but the context has room for {count(left)}; {then if slides else otherwise}")

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from rich.console import Console, RenderableType
-from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.began import Began
 from loopserve_cli.chat.change import ttft_change
 from loopserve_cli.chat.figures import count, turn_line
+from loopserve_cli.chat.fullness import check_length, make_room
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
+from loopserve_cli.chat.newcomer import asides
 from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
+from loopserve_cli.chat.wait_bar import WaitBar, tokens, told_within
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
@@ -70,6 +72,8 @@ class Session:
         self.closing = False
         self.debug = False
         self.turn_line = True
+        self.on_full = "stop"
+        self.examples = 0
 
     def data(self, renderable: RenderableType) -> None:
         """Print what was asked for."""
@@ -139,10 +143,8 @@ class Session:
         """
         attached, self.attachments = self.attachments, []
         whole = "\n\n".join([*(a.text.rstrip("\n") for a in attached), text])
-        conversation = self.conversation
         try:  # looked at before it is written to the file, which may be long
-            asked = [*conversation.messages, Message("user", whole)]
-            conversation.template.check_length(asked, conversation.engine.context_limit)
+            check_length(self, whole)
             record = self._turn(whole, list(self.conversation.messages))
         except ContextLimitError:
             self.next_input, self.attachments = text, attached  # to be shortened and asked again
@@ -179,25 +181,22 @@ class Session:
         """Prefill the history, outside any turn's time; Ctrl-C leaves the rest to the next turn."""
         if not self.conversation.turns:
             return
-        bar = Progress(
-            *Progress.get_default_columns(), MofNCompleteColumn(), console=self.err, transient=True, disable=self.plain
-        )
+        bar = WaitBar(self.err, "prefill", tokens, disable=self.plain)
         with self.interrupts.catching() as cancelled, bar:
-            task = bar.add_task("prefill", total=None)
             progress = cast("Generator[PrefillProgress]", self.conversation.prefill_progress())
             total = None
 
             def within(event: PrefillProgress) -> None:
                 before = event.cached or 0
-                bar.update(task, completed=before + event.done, total=before + event.total)
+                bar.show(before + event.done, total or before + event.total)
 
             stopped = contextlib.suppress(KeyboardInterrupt)  # pressed twice before there was an event
-            told = self._told(within)
+            told = told_within(self.conversation.engine, within)
             with told, contextlib.closing(progress) as events, stopped, self.interrupts.raising() as begun:
                 for event in events:
                     begun()
                     total = event.total
-                    bar.update(task, completed=event.done, total=total)
+                    bar.show(event.done, event.total)
                     if cancelled():
                         break
         held = len(self.conversation.engine.tokens)
@@ -218,6 +217,7 @@ class Session:
             shown = Shown()
             kept = False
             try:
+                make_room(self, text)
                 record = self.generate(text, lambda: shown.gone is not None or cancelled(), shown)
                 kept = record is not None and (record.finish_reason != "cancelled" or bool(record.output_text))
             except KeyboardInterrupt:  # pressed twice while nothing asked for it
@@ -237,6 +237,8 @@ class Session:
                 return None
             if self.turn_line:
                 self.note(turn_line(record, ttft_change(self.conversation.messages)), between_words=True)
+            for line in asides(self.model, text):
+                self.note(line)
             if record.finish_reason == "length" and record.tokens_reasoning and not record.output_text:
                 self.warn("all of it was thought, and there is no answer; a larger max_new_tokens leaves room for one")
             return record
@@ -250,7 +252,8 @@ class Session:
             shown.draw(self.view.begin)
             try:
                 draw = partial(show, self.view)
-                with self._told(lambda event: shown.draw(partial(draw, event))), self.interrupts.raising() as begun:
+                within = told_within(self.conversation.engine, lambda event: shown.draw(partial(draw, event)))
+                with within, self.interrupts.raising() as begun:
                     for event in events:
                         begun()
                         shown.draw(partial(draw, event))
@@ -259,16 +262,6 @@ class Session:
             finally:
                 shown.draw(self.view.end)
         return None if record is None else self._with_drawing(record, shown.ms)
-
-    @contextlib.contextmanager
-    def _told(self, tell: Callable[[PrefillProgress], None]) -> Iterator[None]:
-        """Inside, `tell` hears how far a long prefill is, also within its chunks."""
-        engine = self.conversation.engine
-        engine.on_progress = tell
-        try:
-            yield
-        finally:
-            engine.on_progress = None
 
     def _with_drawing(self, record: TurnRecord, milliseconds: float) -> TurnRecord:
         """The record, there and in the dialogue, with what showing the turn took."""

@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.bundled import is_bundled, located
 from loopserve_cli.chat.commands.files import begin_with, header
 from loopserve_cli.chat.dashboard.source import attach
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.kept import feed
+from loopserve_cli.chat.loading import LoadTimes, loading
 from loopserve_cli.chat.places import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
@@ -78,7 +80,7 @@ def chat(
     view: View = PlainView(sys.stdout, err) if message is not None else choose_view(options.ui, out, aside=err)
     view.shows_thinking = options.thinking == "show" if options.thinking else message is None or err.is_terminal
     session = Session(conversation, options.sampling, Autosave.off(), view, out, err, interrupts)
-    session.debug = options.debug
+    session.debug, session.on_full = options.debug, options.on_full
     attach(session)
     files.callback(lambda of: of.autosave.close(), session)  # the one of then, since /load changes it
     open_transcript(session, options, past, by_default=message is None)
@@ -134,7 +136,7 @@ def prompt_output() -> Output:
 def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
     """The dialogue to go on with, read before the model is loaded, so that a wrong file costs no time.
 
-    It is opened and locked, unless another file is saved to: then it is only read.
+    It is opened and locked, unless another file is saved to, or it is a bundled one: then it is only read.
     """
     copies = elsewhere(options)
     if options.save is not None and options.save.exists() and copies:
@@ -143,7 +145,11 @@ def read_past(options: ChatOptions, warn: Callable[[str], None]) -> Past | None:
         raise UsageError(f"{options.save} exists already; give --save another name, or go on with it by --resume")
     if options.resume is None:
         return None
-    past: Past = (*read_one(options.resume, warn)[:2], None) if copies else resume(options.resume, warn, alone=True)
+    past: Past
+    if copies or is_bundled(options.resume):
+        past = (*read_one(located(options.resume), warn)[:2], None)
+    else:
+        past = resume(options.resume, warn, alone=True)
     roles = [m.role for m in past[1]]
     if past[0].questions_only and "user" in roles:
         if past[2] is not None:
@@ -156,12 +162,12 @@ def elsewhere(options: ChatOptions) -> bool:
     """Whether --save names another file than the one that goes on, however the two are written."""
     if options.save is None or options.resume is None:
         return options.save is not None
-    return target_of(options.save) != target_of(options.resume)
+    return is_bundled(options.resume) or target_of(options.save) != target_of(options.resume)
 
 
 def load_conversation(options: ChatOptions, err: Console) -> Conversation:
     """The model on its engine, with a line that says how far loading is."""
-    with err.status(Text(f"loading {options.model.model}")) as status:
+    with loading(err, options.model, LoadTimes()) as say:
         from loopserve_cli.engine.names import require
 
         require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
@@ -169,7 +175,7 @@ def load_conversation(options: ChatOptions, err: Console) -> Conversation:
         from loopserve_cli.engine.loader import load
 
         warn = warning(err)
-        loaded = load(options.model, lambda line: status.update(Text(line)), warn)
+        loaded = load(options.model, say, warn)
         engine = Engine(loaded, options.profile)
         return Conversation(engine, options.system, warn=warn, special_tokens=options.special_tokens)
 
@@ -194,5 +200,5 @@ def open_transcript(session: Session, options: ChatOptions, past: Past | None, b
     if options.save is not None and elsewhere(options):
         said = past[1] if past is not None else ()
         session.autosave = Autosave.new(options.save, header(session), session.warn, at_once=True, messages=said)
-    elif past is None and by_default:
+    elif (past is None or past[2] is None) and by_default:
         session.autosave = Autosave.new(new_transcript(), header(session), session.warn)

@@ -13,7 +13,7 @@ from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
 from loopserve_cli.engine.placement import layer_devices
 from loopserve_cli.engine.prefiller import Prefiller
-from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, write
+from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, Told, write
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import PolicyOptions, Profile
@@ -39,8 +39,8 @@ class Archive:
         return self._identity
 
     @torch.inference_mode()
-    def save(self, path: Path, held: Held) -> int:
-        """Write what is held, all of it or nothing; returns the file's bytes.
+    def save(self, path: Path, held: Held, told: Told | None = None) -> int:
+        """Write what is held, all of it or nothing; returns the file's bytes. `told` hears how far that is.
 
         Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
         refuses.
@@ -49,7 +49,7 @@ class Archive:
             raise UsageError("retain.tier is evict: what it has dropped could not be loaded, so its cache is not saved")
         if not held.tokens:
             raise UsageError("there is nothing in the cache yet; ask something first")
-        return write(path, held.store, held.tokens, self.identity, held.made_under)
+        return write(path, held.store, held.tokens, self.identity, held.made_under, told)
 
     def open(self, path: Path, held: Held) -> SavedStore:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that does not belong here."""
@@ -72,11 +72,11 @@ class Archive:
         return self._forms
 
     @torch.inference_mode()
-    def restore(self, saved: SavedStore, held: Held) -> None:
+    def restore(self, saved: SavedStore, held: Held, told: Told | None = None) -> None:
         """Hold what a file holds where nothing is held; raises LoopserveError, and holds nothing, if that fails."""
         assert not held.tokens
         try:
-            saved.into(held.store, layer_devices(self._loaded.model))
+            saved.into(held.store, layer_devices(self._loaded.model), told)
         except BaseException as error:
             held.reset()
             if is_out_of_memory(error):

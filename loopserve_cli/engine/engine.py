@@ -26,7 +26,7 @@ from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.prefiller import Prefiller
 from loopserve_cli.engine.sampling import Sampler
-from loopserve_cli.engine.saved import SavedStore
+from loopserve_cli.engine.saved import SavedStore, Told
 from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
@@ -55,6 +55,8 @@ class Engine:
         self.context_limit = loaded.context_limit
         self.model_name = loaded.name
         self._layers = loaded.layers
+        # Hears of the bytes of a saved cache.
+        self.between_tensors: Told | None = None
         self.quant = loaded.quant
         self._torch_device = loaded.device
         self._stop_ids = loaded.stop_ids
@@ -223,7 +225,7 @@ class Engine:
         Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
         refuses.
         """
-        return self._archive.save(path, self._held)
+        return self._archive.save(path, self._held, self.between_tensors)
 
     def saved(self, path: Path) -> SavedStore:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that is not this engine's."""
@@ -236,7 +238,7 @@ class Engine:
         """
         self.reset()
         self._store.reserve(self._room_for(len(saved.tokens) + RESERVED_ANSWER))
-        self._archive.restore(saved, self._held)
+        self._archive.restore(saved, self._held, self.between_tensors)
 
     def feed(self, ids: list[int]) -> None:
         """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing.
@@ -251,7 +253,7 @@ class Engine:
             self.on_progress = tell
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
-        """As `feed`, with progress after every chunk; closed early, it keeps the chunks already fed."""
+        """As `feed`, with progress at once and after every chunk; closed early, it keeps the chunks already fed."""
         self._check_known(ids)
         self._check_context(len(ids))
         ids = self._with_stale(ids)
@@ -260,6 +262,7 @@ class Engine:
         watching = self._held.decode if self.freezes else None
         began, watch = len(self.tokens), Stopwatch(self._gpus)
         with undone_unless_numbers(self._held, began):
+            yield PrefillProgress(0, len(ids), began)
             for chunk, done in self._chunks(ids, prefill):
                 progress = PrefillProgress(done, len(ids), began)
                 self._tell_layers(prefill, len(chunk), progress, watch, 0.0)
@@ -278,7 +281,7 @@ class Engine:
     ) -> Iterator[Event]:
         """Prefill `ids` after what is stored, then generate until something ends it.
 
-        Yields `PrefillProgress` per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
+        Yields `PrefillProgress` at once and per chunk, `Token` per token, and one `TurnDone`. `cancelled` is asked
         between chunks and between tokens. `submitted` is the `time.perf_counter` stamp TTFT counts from.
         The last token of an answer is not in the store: it is fed with the next turn, which begins with it.
         Raises ContextLimitError, before anything is fed, when `ids` and one token do not fit, ModelError for an id
@@ -311,6 +314,8 @@ class Engine:
         prefill, decode = self.new_prefill(), self._held.decode
         self._underway = Underway(prefill)
         prefill_began = watch.ms()
+        with watch.paused():
+            yield PrefillProgress(0, len(ids), cached)
         logits = None
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():

@@ -11,8 +11,8 @@ from loopserve_cli.stats import TurnRecord
 class PrefillProgress:
     """`done` of `total` new tokens have been prefilled, `cached` were there before; `ms` since the prefill began.
 
-    Between two layers `done` counts the part of a chunk that its layers so far are of all layers. `ms` is None on a
-    GPU, which is asked for all chunks long before it is done.
+    The first comes before any work, with none done. Between two layers `done` counts the part of a chunk that its
+    layers so far are of all layers. `ms` is None on a GPU, which is asked for all chunks long before it is done.
     """
 
     done: int

@@ -22,7 +22,7 @@ import glob
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 # A tensor as the header has it: its dtype by safetensors' name, and its shape.
 Form = tuple[str, tuple[int, ...]]
+# Hears how many bytes of how many are written, or read.
+Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,15 @@ class SavedStore:
                 raise LoopserveError(f"{path}: holds tokens that the model does not know")
             return cls(path, facts.identity, facts.profiles, tokens.tolist())
 
-    def into(self, store: Store, devices: Mapping[int, torch.device]) -> None:
-        """Append the rows to an empty store of that model, layer by layer, each on its device.
+    def into(self, store: Store, devices: Mapping[int, torch.device], told: Told | None = None) -> None:
+        """Append the rows to an empty store of that model, layer by layer, each on its device; `told` hears of each.
 
         Raises LoopserveError where something is damaged; the store then holds some layers and others not.
         """
         with _opened(self.path) as file:
             facts, sums = _told(file), file.get_tensor("sums")
-            done = 1
+            done, read = 1, 0
+            whole = self.path.stat().st_size
             for number, layer in enumerate(store.layers):
                 rows = []
                 for name in (f"layers.{number}.keys", f"layers.{number}.values"):
@@ -115,6 +118,9 @@ class SavedStore:
                     done += len(part)
                     rows.append(part[None].to(devices[number]))
                 layer.update(*rows)
+                read += sum(part.nbytes for part in rows)
+                if told is not None:
+                    told(read, whole)
 
 
 def _told(file: Any) -> str:
@@ -150,8 +156,15 @@ def _expected(forms: Forms, tokens: int) -> dict[str, Form]:
     return {**rows, "sums": ("I64", (blocks_, DIGEST_WORDS))}
 
 
-def write(path: Path, store: Store, tokens: Sequence[int], identity: Identity, profiles: Mapping[str, str]) -> int:
-    """Write a store that holds exactly `tokens`, in one step; returns the file's bytes.
+def write(
+    path: Path,
+    store: Store,
+    tokens: Sequence[int],
+    identity: Identity,
+    profiles: Mapping[str, str],
+    told: Told | None = None,
+) -> int:
+    """Write a store that holds exactly `tokens`, in one step; returns the file's bytes. `told` hears of each part.
 
     A file that is already there is replaced if it is one of ours. Raises LoopserveError if it is not, and OSError
     when the disk refuses; the old file is then as it was.
@@ -164,7 +177,7 @@ def write(path: Path, store: Store, tokens: Sequence[int], identity: Identity, p
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(handle, "wb") as file:
-            _write(file, tensors, Facts(identity, profiles).to_json())
+            _write(file, tensors, Facts(identity, profiles).to_json(), told)
             size = file.tell()
         os.replace(temporary, target)
     except BaseException:  # also on Ctrl-C: half a file is of no use, and may be large
@@ -195,7 +208,7 @@ def _tensors(store: Store, tokens: Sequence[int]) -> Iterator[tuple[str, Tensor]
             yield f"layers.{number}.{name}", rows[0]
 
 
-def _write(file: BinaryIO, tensors: Mapping[str, Tensor], facts: str) -> None:
+def _write(file: BinaryIO, tensors: Mapping[str, Tensor], facts: str, told: Told | None) -> None:
     """The header and the tensors' bytes, as https://github.com/huggingface/safetensors#format has it."""
     header: dict[str, Any] = {"__metadata__": {"loopserve": facts}}
     begin = 0
@@ -214,6 +227,8 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], facts: str) -> None:
             block = block.cpu()
             sums.append(digest(name, number, facts, block))
             file.write(_raw(block))
+            if told is not None:
+                told(file.tell(), 8 + len(text) + begin)
     file.write(_raw(torch.stack(sums)))
 
 

@@ -32,8 +32,8 @@ SHORT = 50_000
 class Template:
     """A tokenizer's chat template for one dialogue: its tools, its date, and the pieces that were tokenised.
 
-    The ids are those of transformers' `apply_chat_template` on that date. Only control tokens in what was said differ:
-    they are spelled as text, unless `special_tokens` lets them stand.
+    The ids are those of transformers' `apply_chat_template` on that date, of the messages that are not forgotten. Only
+    control tokens in what was said differ: they are spelled as text, unless `special_tokens` lets them stand.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Template:
 
     def least_said(self, messages: Iterable[Message], limit: int | None) -> int:
         """As `least`, of what the users said: answers may lose what was thought, these words are written always."""
-        return self.least((m.content.strip() for m in messages if m.role == "user"), limit)
+        return self.least((m.content.strip() for m in messages if m.role == "user" and not m.forgotten), limit)
 
     @functools.cached_property
     def _least(self) -> Least | None:
@@ -129,7 +129,8 @@ class Template:
 
     def _spans(self, messages: Sequence[Message], generation_prompt: bool) -> list[Span]:
         """What the template writes, with the control tokens that somebody said told from its own."""
-        rows = [with_reasoning(row_of(message), message.reasoning, self._reasoning) for message in messages]
+        read = [message for message in messages if not message.forgotten]
+        rows = [with_reasoning(row_of(message), message.reasoning, self._reasoning) for message in read]
         found = self._said(rows)
         marks = Marks.of({*self._in_tools, *itertools.chain(*found)}, strings([rows, self._render.tools]))
         rows = [_marked(row, marks, tokens) for row, tokens in zip(rows, found, strict=True)]

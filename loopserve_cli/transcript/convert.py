@@ -80,6 +80,7 @@ def _unheld(dialogues: Sequence[Dialogue], format: str) -> list[str]:
         "reasoning": sum(any(m.reasoning for m in messages) for messages in said) if format == "sharegpt" else 0,
         "the date": sum(dialogue.date is not None for dialogue in dialogues),
         "the marks of stopped answers": sum(any(m.partial for m in messages) for messages in said),
+        "the marks of turns that had no room": sum(any(m.forgotten for m in messages) for messages in said),
         "measurements": sum(any(m.record is not None for m in messages) for messages in said),
     }
     return [f"{name} (of {count:,} of {len(dialogues):,} dialogues)" for name, count in counts.items() if count]

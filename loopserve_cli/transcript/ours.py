@@ -3,6 +3,7 @@
     {"loopserve": 1, "id": "morning", "model": "demo", "profile": "full", "created": "2026-01-31T09:00:00+00:00"}
     {"role": "user", "content": "Hello."}
     {"role": "assistant", "content": "Hel", "partial": true, "reasoning": "They greet me.", "stats": {...}}
+    {"role": "user", "content": "Long ago.", "forgotten": true}
 
 A header with `"questions_only": true` begins a dialogue whose answers are unknown; `tools` (a list) and `date`
 (when the dialogue began) stand there where it has them. A user's or a system message is never blank; an answer
@@ -85,6 +86,8 @@ def message_line(message: Message) -> bytes:
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.partial:
         row["partial"] = True
+    if message.forgotten:
+        row["forgotten"] = True
     if message.reasoning is not None:
         row["reasoning"] = message.reasoning
     if message.record is not None:
@@ -197,16 +200,22 @@ def _message(row: dict[str, Any], place: Place) -> Message:
         raise place.error(f"role {shown(name)} is unknown; use {', '.join(ROLES)}")
     role = ROLES[name]
     content = as_text(need(row, "content", place, NEEDS), "content", place, may_be_empty=role == "assistant")
-    partial = row.get("partial", False)
-    if not isinstance(partial, bool):
-        raise place.error(f"partial must be true or false, not {kind(partial)}")
+    partial, forgotten = _flag(row, "partial", place), _flag(row, "forgotten", place)
     stats = row.get("stats")
     if stats is not None and not isinstance(stats, dict):
         raise place.error(f"stats must be an object, not {kind(stats)}")
     reasoning = row.get("reasoning") if role == "assistant" else None
     if reasoning is not None:
         as_text(reasoning, "reasoning", place, may_be_empty=True)
-    return Message(role, content, partial, None if stats is None else _record(stats, place), reasoning)
+    return Message(role, content, partial, None if stats is None else _record(stats, place), reasoning, forgotten)
+
+
+def _flag(row: dict[str, Any], name: str, place: Place) -> bool:
+    """Whether a mark stands in the row; raises for a value that is no mark."""
+    value = row.get(name, False)
+    if not isinstance(value, bool):
+        raise place.error(f"{name} must be true or false, not {kind(value)}")
+    return value
 
 
 def _record(stats: dict[str, Any], place: Place) -> TurnRecord:

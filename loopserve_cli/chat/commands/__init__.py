@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from loopserve_cli.chat.commands import dialogue, files, settings, show
+from loopserve_cli.chat.commands import context, dialogue, example, files, read, settings, show
 from loopserve_cli.chat.commands.cache import cache
 from loopserve_cli.chat.commands.command import Command
 from loopserve_cli.chat.commands.compare import compare
@@ -33,6 +33,7 @@ KEYS = (
     ("Tab", "complete a command, a setting or a path"),
     ("Ctrl-C", "clear the input; stop an answer; twice within 2 s on an empty line: quit"),
     ("Ctrl-D", "quit, on an empty line"),
+    ("@FILE", 'in a message: put the file\'s text before it; @"MY FILE" where the name has blanks'),
     ("//TEXT", "send TEXT with one slash before it"),
     ('"""', 'begins a message of several lines; """ ends it'),
     ("exit, quit, bye", "typed alone: leave, when you say y"),
@@ -57,6 +58,13 @@ def help_(session: Session, argument: str) -> None:
 
 COMMANDS = (
     Command("help", help_, "the commands and the keys", "[COMMAND]", ("?",), lambda _s, b: [] if b else names()),
+    Command(
+        "example",
+        example.example,
+        "put the next line that the demo model understands into the input line; /example list shows them",
+        "[list]",
+        choices=example.example_choices,
+    ),
     Command("stats", stats, "what every turn so far measured, those before a resume too"),
     Command("compare", compare, "the last turn again under full attention: time, bytes, where the answers part"),
     Command("cache", cache, "how many tokens of every past turn are still read, by layer"),
@@ -74,7 +82,13 @@ COMMANDS = (
     Command("retry", dialogue.retry, "ask the last message again, in place of its answer"),
     Command("edit", dialogue.edit, "take the last exchange back and put its message into the input line"),
     Command("system", dialogue.system, 'show or change the system prompt; /system "" removes it', "[TEXT]"),
-    Command("read", files.read, "put a file's text in front of your next message", "FILE", takes_path=True),
+    Command(
+        "read",
+        read.read,
+        "put the text of files in front of your next message; @FILE in a message does the same",
+        "FILE ...",
+        takes_path=True,
+    ),
     Command(
         "save",
         files.save,
@@ -92,7 +106,21 @@ COMMANDS = (
         choices=export_choices,
         takes_path=True,
     ),
-    Command("load", files.load, "go on with a dialogue from a file, in a new transcript", "FILE", takes_path=True),
+    Command(
+        "load",
+        files.load,
+        "go on with a dialogue from a file, or demo, demo:long, demo:xlong, in a new transcript",
+        "FILE",
+        choices=files.load_choices,
+        takes_path=True,
+    ),
+    Command(
+        "full",
+        context.full,
+        "what happens when the context is full: stop, or slide, which forgets the oldest turns",
+        "[stop|slide]",
+        choices=context.full_choices,
+    ),
     Command(
         "set",
         set_,

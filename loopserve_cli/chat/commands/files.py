@@ -7,31 +7,19 @@ from pathlib import Path
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
+from loopserve_cli.chat.bundled import located
 from loopserve_cli.chat.commands.command import path_argument
-from loopserve_cli.chat.figures import count
 from loopserve_cli.chat.kept import drop, feed, keep
 from loopserve_cli.chat.places import new_transcript
-from loopserve_cli.chat.room import check_readable, length_of
-from loopserve_cli.chat.session import Attachment, Session
-from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
+from loopserve_cli.chat.session import Session
+from loopserve_cli.demo.files import TRANSCRIPTS
+from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
-from loopserve_cli.nearest import hint_file
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues
 from loopserve_cli.transcript.open_file import Stamp
 from loopserve_cli.transcript.write import target_of
 
 WITH_CACHE = "--kv"
-
-
-def read(session: Session, argument: str) -> None:
-    """Attach a file's text to the next message."""
-    path = path_argument(argument, "/read FILE")
-    text = read_text(path)
-    length = length_of(session, text)
-    check_readable(session, path.name, length)
-    session.attachments.append(Attachment(path.name, text))
-    session.note(f"{path.name}: {count(len(text))} characters, {length}, go in front of your next message")
 
 
 def save(session: Session, argument: str) -> None:
@@ -85,11 +73,16 @@ def _save_copy(session: Session, path: Path, cache: bool) -> None:
         drop(session, path)
 
 
+def load_choices(_session: Session, before: list[str]) -> list[str]:
+    """The bundled dialogues."""
+    return [] if before else list(TRANSCRIPTS)
+
+
 def load(session: Session, argument: str) -> None:
     """Go on with a dialogue from a file; this one stays in its own transcript."""
     path = path_argument(argument, "/load FILE")
     with session.err.status(Text(f"reading {path}")):
-        dialogues = read_dialogues(path, session.warn)
+        dialogues = read_dialogues(located(path), session.warn)
     messages = list(dialogues[0].messages)
     roles = [m.role for m in messages]
     if "assistant" not in roles and roles.count("user") > 1:
@@ -132,29 +125,6 @@ def begin_with(session: Session, messages: list[Message]) -> None:
     session.unanswered = unanswered
     session.attachments = []
     session.records += [m.record for m in messages if m.record is not None]
-
-
-def read_text(path: Path) -> str:
-    """A text file; raises LoopserveError in one line for anything else."""
-    try:
-        raw = read_file(path, MESSAGE_LIMIT, streams=True)
-    except Refused as refusal:
-        raise UsageError(f"{path}: {refusal}") from None
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder; give one of its files") from None
-    except OSError as error:
-        raise LoopserveError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = raw.removeprefix(b"\xef\xbb\xbf").decode()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    if "\0" in text:
-        raise UsageError(f"{path}: is a binary file; give a text file")
-    if not text.strip():
-        raise UsageError(f"{path}: is empty")
-    return text.replace("\r\n", "\n")
 
 
 def _same(left: Path, right: Path) -> bool:

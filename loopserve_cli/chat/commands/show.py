@@ -39,7 +39,7 @@ def tokens(session: Session, argument: str) -> None:
     whole = len(ids)
     written = 0
     for role, name in (("system", "system prompt"), ("user", "your messages"), ("assistant", "answers")):
-        texts = [m.content for m in conversation.messages if m.role == role]
+        texts = [m.content for m in conversation.messages if m.role == role and not m.forgotten]
         size_of = sum(conversation.template.count(role, text) for text in texts)
         written += size_of
         table.add_row(name, count(size_of))

@@ -1,0 +1,75 @@
+"""Files whose text goes in front of the next message: all that were asked for, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from loopserve_cli.chat.figures import count
+from loopserve_cli.chat.room import Length, check_readable, length_of, room
+from loopserve_cli.chat.session import Attachment, Session
+from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
+from loopserve_cli.nearest import hint_file
+
+# So many characters are tokenised within half a second.
+SOON = 500_000
+
+
+def attach(session: Session, paths: Sequence[Path]) -> None:
+    """Say of every file how long it is and whether it fits, and attach it; one that is attached already is left out.
+
+    Raises UsageError for a file that is no text or longer than the whole context: then none is attached.
+    """
+    before = list(session.attachments)
+    try:
+        for path in paths:
+            one = Attachment(path.name, read_text(path))
+            if one not in session.attachments:
+                _attach(session, one)
+    except BaseException:  # also on Ctrl-C
+        session.attachments = before
+        raise
+
+
+def _attach(session: Session, one: Attachment) -> None:
+    if len(one.text) > SOON:
+        with session.err.status(Text(f"counting the tokens of {one.name}")):
+            length = length_of(session, one.text)
+    else:
+        length = length_of(session, one.text)
+    check_readable(session, one.name, length)
+    fits = _fits(session, length)
+    session.attachments.append(one)
+    session.note(f"{one.name}: {count(len(one.text))} characters, {length}{fits}, go in front of your next message")
+
+
+def _fits(session: Session, length: Length) -> str:
+    """That it fits, and into what; nothing where there is no limit, or where it was said that it does not."""
+    left = room(session)
+    return "" if left is None or length.tokens > left else f" of {count(left)} free"
+
+
+def read_text(path: Path) -> str:
+    """A text file; raises LoopserveError in one line for anything else."""
+    try:
+        raw = read_file(path, MESSAGE_LIMIT, streams=True)
+    except Refused as refusal:
+        raise UsageError(f"{path}: {refusal}") from None
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: is a folder; give one of its files") from None
+    except OSError as error:
+        raise LoopserveError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"{path}: is a binary file; give a text file")
+    if not text.strip():
+        raise UsageError(f"{path}: is empty")
+    return text.replace("\r\n", "\n")
