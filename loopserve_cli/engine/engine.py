@@ -315,7 +315,7 @@ class Engine:
         self._underway = Underway(prefill)
         prefill_began = watch.ms()
         with watch.paused():
-            yield PrefillProgress(0, len(ids), cached)
+            yield PrefillProgress(0, len(ids), cached, None if self._gpus else 0.0)
         logits = None
         for chunk, done in self._chunks(ids, prefill):
             if cancelled():
