@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import cast
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from loopserve_cli.chat.commands.command import no_argument
 from loopserve_cli.chat.comparison import comparison
 from loopserve_cli.chat.interrupts import quiet_keyboard
 from loopserve_cli.chat.session import Session
+from loopserve_cli.chat.wait_bar import WaitBar, tokens, told_within
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
@@ -73,29 +72,30 @@ def full_attention(session: Session, record: TurnRecord | None) -> Profile:
 def run_again(session: Session, cancelled: Callable[[], bool]) -> TurnRecord | None:
     """The last turn once more, with a bar and without showing its answer; what it measured."""
     conversation = session.conversation
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=session.err,
-        transient=True,
-        disable=session.plain,
-    )
     text = conversation.begin_turn_anew()
     assert text is not None
-    record = None
-    with bar, contextlib.closing(cast("Generator[Event]", conversation.ask(text, session.sampling, cancelled))) as turn:
-        prefill = bar.add_task("full attention: prefill", total=None)
-        answer = bar.add_task("full attention: answer", total=session.sampling.max_new_tokens, visible=False)
+    record, answered = None, 0
+    prefill, answer = (
+        WaitBar(session.err, f"full attention: {what}", tokens, disable=session.plain) for what in ("prefill", "answer")
+    )
+
+    def read(now: PrefillProgress) -> None:
+        prefill.show(now.done, now.total)
+
+    asked = cast("Generator[Event]", conversation.ask(text, session.sampling, cancelled))
+    with contextlib.ExitStack() as drawn, contextlib.closing(asked) as turn, told_within(conversation.engine, read):
+        drawn.enter_context(prefill)
         with session.interrupts.raising() as begun:
             for event in turn:
                 begun()
                 if isinstance(event, PrefillProgress):
-                    bar.update(prefill, completed=event.done, total=event.total)
+                    read(event)
                 elif isinstance(event, Token):
-                    bar.update(prefill, visible=False)
-                    bar.update(answer, advance=1, visible=True)
+                    if not answered:
+                        drawn.close()
+                        drawn.enter_context(answer)
+                    answered += 1
+                    answer.show(answered, session.sampling.max_new_tokens)
                 elif isinstance(event, TurnDone):
                     record = event.record
     return record
