@@ -43,7 +43,8 @@ def _attach(session: Session, one: Attachment) -> None:
     check_readable(session, one.name, length)
     fits = _fits(session, length)
     session.attachments.append(one)
-    session.note(f"{one.name}: {count(len(one.text))} characters, {length}{fits}, go in front of your next message")
+    how_long = f"{count(len(one.text))} characters, {length}{fits}"
+    session.note(f"{one.name}: {how_long}, go in front of your next message", between_words=True)
 
 
 def _fits(session: Session, length: Length) -> str:
