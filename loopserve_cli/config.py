@@ -142,7 +142,8 @@ class ChatOptions:
 class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
-    `strict` refuses a file for one bad record, which otherwise is left out.
+    `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
+    of a run which is to go on.
     """
 
     model: ModelOptions
@@ -157,6 +158,7 @@ class ReplayOptions:
     fail_if: tuple[str, ...] = ()
     special_tokens: bool = False
     strict: bool = False
+    resume: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -168,5 +170,7 @@ class ReplayOptions:
             raise UsageError(f"unknown --history {self.history!r}; choose one of {', '.join(HISTORIES)}")
         if not 1 <= self.repeat <= MOST_REPEATS:
             raise UsageError(f"--repeat is {brief(self.repeat)}, but must be from 1 to {MOST_REPEATS:,}")
+        if self.out is not None and self.resume is not None:
+            raise UsageError("--out is for a new run, --resume goes on with one in its own folder; give one of them")
         if self.max_turns is not None and not 1 <= self.max_turns <= MAX_LENGTH:
             raise UsageError(f"--max-turns is {brief(self.max_turns)}, but must be from 1 to {MAX_LENGTH}")
