@@ -17,9 +17,10 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class SoFar:
-    """One profile's turns until now: medians in ms, and the median over the same turns of the first profile's by its.
+    """One profile's turns until now, and the median over the same turns of the first profile's times by its.
 
-    A ratio of 2 is twice as fast. `kl` is a mean. None is unknown.
+    A ratio of 2 is twice as fast. The times are medians over the turns that every profile has; while there is none,
+    over its own. `kl` is a mean. None is unknown.
     """
 
     profile: str
@@ -51,6 +52,10 @@ class Progress:
         self._clock = clock
         self._began = self._last = clock()
         self._left: float | None = None
+
+    def begin(self) -> None:
+        """The first turn comes now: what was before is no part of any turn's time."""
+        self._began = self._last = self._clock()
 
     @property
     def done(self) -> int:
@@ -93,30 +98,31 @@ class Progress:
 
     def so_far(self) -> list[SoFar]:
         """Every profile's row, the first one's first; one without a turn yet has only unknowns."""
-        good = {key: record for key, record in self._records.items() if record.error is None}
-        first = {_any_profile(key): record for key, record in good.items() if key.profile == self.profiles[0]}
-        rows = []
-        for profile in self.profiles:
-            own = {key: record for key, record in good.items() if key.profile == profile}
-            pairs = [(first.get(_any_profile(key)), record) for key, record in own.items()]
-            both = [(one, other) for one, other in pairs if one is not None and profile != self.profiles[0]]
-            kl = [record.kl_mean for record in own.values() if record.kl_mean is not None]
-            rows.append(
-                SoFar(
-                    profile,
-                    len(own),
-                    _median(record.ttft_ms for record in own.values()),
-                    _median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in both),
-                    _median(record.tpot_ms for record in own.values()),
-                    _median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in both),
-                    statistics.fmean(kl) if kl else None,
-                )
-            )
-        return rows
+        rows = {profile: self._of(profile) for profile in self.profiles}
+        begun = [row for row in rows.values() if row]
+        common = set.intersection(*map(set, begun)) if begun else set()
+        return [self._row(profile, own, rows[self.profiles[0]], common or set(own)) for profile, own in rows.items()]
 
+    def _of(self, profile: str) -> dict[TurnKey, TurnRecord]:
+        """A profile's turns that did not fail, by a key that is the same for every profile."""
+        found = {key: record for key, record in self._records.items() if key.profile == profile}
+        return {replace(key, profile=None): record for key, record in found.items() if record.error is None}
 
-def _any_profile(key: TurnKey) -> TurnKey:
-    return replace(key, profile=None)
+    def _row(
+        self, profile: str, own: dict[TurnKey, TurnRecord], first: dict[TurnKey, TurnRecord], shared: set[TurnKey]
+    ) -> SoFar:
+        times = [own[key] for key in shared if key in own]
+        pairs = [(first[key], own[key]) for key in own if key in first and own is not first]
+        kl = [record.kl_mean for record in own.values() if record.kl_mean is not None]
+        return SoFar(
+            profile,
+            len(own),
+            _median(record.ttft_ms for record in times),
+            _median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
+            _median(record.tpot_ms for record in times),
+            _median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
+            statistics.fmean(kl) if kl else None,
+        )
 
 
 def _ratio(first: float | None, other: float | None) -> float | None:

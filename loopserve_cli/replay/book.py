@@ -106,14 +106,9 @@ class Book:
     def _check(self, name: str, now: Any) -> None:
         """Raise UsageError where this fingerprint is not the run's."""
         assert self._folder is not None
-        before, now = self._folder.run.get("fingerprints", {}).get(name) or {}, plain(now)
-        if name == "dialogues":
-            changed = next((one for one in {**before, **now} if before.get(one) != now.get(one)), None)
-            other = None if changed is None else f"dialogue {changed} is not as it was in the files then"
-        else:
-            other = difference({name: before}, {name: now})
-        if other is not None:
-            raise self._differs(other.removeprefix("settings."))
+        before = self._folder.run.get("fingerprints", {}).get(name) or {}
+        if (other := otherwise(name, before, plain(now))) is not None:
+            raise self._differs(other)
 
     def _differs(self, what: str) -> UsageError:
         assert self._folder is not None
@@ -128,6 +123,20 @@ def fingerprints(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str,
     dialogues = {script.id: digest(asdict(script) | {"source": None}) for script in scripts}
     profiles = {profile.name: asdict(profile) | {"about": None} for profile in options.profiles}
     return {"settings": settings, "profiles": profiles, "dialogues": dialogues, "versions": versions()}
+
+
+def otherwise(name: str, before: Any, now: Any) -> str | None:
+    """How a fingerprint differs from the run's, in words; None where it is the same."""
+    if name == "profiles" and set(before) != set(now):
+        return f"the profiles were {', '.join(before)} and are {', '.join(now)}"
+    if name == "dialogues":
+        changed = next((one for one in {**before, **now} if before.get(one) != now.get(one)), None)
+        if changed is None:
+            return None
+        there = "is not in the files now" if changed not in now else "was not in the files then"
+        return f"dialogue {changed} {'has changed since' if changed in before and changed in now else there}"
+    found = difference({name: before}, {name: now})
+    return None if found is None else found.removeprefix("settings.")
 
 
 def identity_of(run: Mapping[str, Any], now: Any) -> str | None:

@@ -51,6 +51,8 @@ class Watch:
 
     def begin(self, script: Script, profile: Profile, repeat: int) -> None:
         """Name what runs now."""
+        if self._script is None:
+            self.progress.begin()
         self._script = script
         of_repeats = f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else ""
         self._what, self._doing = f"{script.id} · {profile.name}{of_repeats}", ""
