@@ -7,6 +7,7 @@ record is appended to `records.jsonl` when the turn ends, and its token ids, whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,18 +77,21 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"--resume {path}: {RUN} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
-            raise UsageError(f"--resume {path}: {RUN} is damaged; give --out to begin anew") from None
-        try:
-            ids = Appended.opened(path / IDS)
-            lock(ids.handle)
-        except BlockingIOError:
-            raise UsageError(f"--resume {path}: another process runs it; wait until it has ended") from None
-        except OSError as error:
-            raise UsageError(f"--resume {path}: cannot be written: {error.strerror}") from None
-        found = cls(path, ids)
-        found.run = run if isinstance(run, dict) else {}
-        found._records = Appended.opened(path / RECORDS)
-        found.kept = _kept(found._records, ids)
+            run = None
+        if not isinstance(run, dict):
+            raise UsageError(f"--resume {path}: {RUN} is damaged; give --out to begin anew")
+        with contextlib.ExitStack() as opened:
+            try:
+                ids = opened.enter_context(contextlib.closing(Appended.opened(path / IDS)))
+                lock(ids.handle)
+                records = opened.enter_context(contextlib.closing(Appended.opened(path / RECORDS)))
+            except BlockingIOError:
+                raise UsageError(f"--resume {path}: another process runs it; wait until it has ended") from None
+            except OSError as error:
+                raise UsageError(f"--resume {path}: cannot be written: {error.strerror}") from None
+            found = cls(path, ids)
+            found.run, found._records, found.kept = run, records, _kept(records, ids)
+            opened.pop_all()
         return found
 
     def begin(self, run: Mapping[str, Any]) -> None:

@@ -145,7 +145,7 @@ def report(
     try:
         if book.begun:
             book.finish(data.files_of(whole))
-            console.print(f"wrote records.jsonl, records.csv and summary.json to {book.path}", markup=False)
+            console.print(f"wrote records.jsonl, records.csv and summary.json to {book.path}", soft_wrap=True)
     finally:
         show(options, records, whole, console)
 
