@@ -3,6 +3,7 @@
 `run.json` comes first: what was asked for, where, and the fingerprints that a resumed run must agree with. A turn's
 record is appended to `records.jsonl` when the turn ends, and its token ids, which agreement is computed from, to
 `output_ids.jsonl`, before it: a record without ids would be half a turn. Where a turn stands twice, the later counts.
+What is known only from several turns (agreement) is in the whole files.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
             console.print(f"{options.out} holds another run; this one goes to {book.path}", soft_wrap=True)
         records, environment, ended_by = measure(options, scripts, console, open_engine, book)
         # A disk that refused a turn refuses more; that is told once.
-        with contextlib.suppress(*([LoopserveError] if isinstance(ended_by, LoopserveError) else [])):
+        told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
+        with contextlib.suppress(*told):
             report(options, scripts, records, environment, console, book)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
@@ -83,7 +84,7 @@ def measure(
 ) -> tuple[list[TurnRecord], dict[str, Any], BaseException | None]:
     """Load, warm up and replay; the records, the environment, and what cut it short.
 
-    What comes before the first turn could be measured, an interrupt aside, is raised.
+    What comes before a turn was measured, an interrupt aside, is raised.
     """
     from loopserve_cli.collector import settled
     from loopserve_cli.engine.layerwise import told_within
@@ -122,7 +123,7 @@ def measure(
             with settled(), told_within(engine, watch.event):
                 runner.run()
     except BaseException as error:
-        if runner is None and not isinstance(error, KeyboardInterrupt):
+        if not isinstance(error, KeyboardInterrupt) and not (runner and runner.measured):
             raise
         ended_by = error
     environment["loadavg_end"] = load_average()

@@ -40,9 +40,12 @@ class Book:
     @classmethod
     def opened(cls, options: ReplayOptions, scripts: Sequence[Script]) -> Book:
         """The book of these options; raises UsageError, before the model is loaded, for another run's folder."""
+        if options.out is None and options.resume is None:
+            return cls(None, {})
         known = fingerprints(options, scripts)
-        if options.resume is None:
-            return cls(RunFolder.new(options.out) if options.out is not None else None, known)
+        if options.out is not None:
+            return cls(RunFolder.new(options.out), known)
+        assert options.resume is not None
         folder = RunFolder.resumed(options.resume)
         book = cls(folder, known)
         try:
@@ -127,7 +130,7 @@ def fingerprints(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str,
 
 def otherwise(name: str, before: Any, now: Any) -> str | None:
     """How a fingerprint differs from the run's, in words; None where it is the same."""
-    if name == "profiles" and set(before) != set(now):
+    if name == "profiles" and list(before) != list(now):
         return f"the profiles were {', '.join(before)} and are {', '.join(now)}"
     if name == "dialogues":
         changed = next((one for one in {**before, **now} if before.get(one) != now.get(one)), None)

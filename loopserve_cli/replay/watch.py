@@ -85,7 +85,8 @@ class Watch:
 
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
-        self.console.print(line, style="yellow", markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError):
+            self.console.print(line, style="yellow", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
