@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from replay_fakes import FakeEngine, options, transcript
 
 from loopserve_cli.config import ModelOptions, ReplayOptions, SamplingOptions
+from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.events import Event, Token
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.loader import load
 from loopserve_cli.errors import LoopserveError, UsageError
@@ -424,3 +427,34 @@ def stopping_after(turns: int, add: Callable) -> Callable:
             raise KeyboardInterrupt
 
     return stopped
+
+
+def test_history_is_generated_again_only_where_its_keys_were_generated(demo, tmp_path, capsys):
+    """What is generated as it is recorded is not fed anew by an unbroken run, so neither when it goes on."""
+    said = "The room of Miro is 417."
+    answer = "".join(e.text for e in Conversation(demo).ask(said, SamplingOptions()) if isinstance(e, Token))
+    asked: list[int] = []
+    real = Conversation.ask
+
+    def counted(self: Conversation, *given: object) -> Iterator[Event]:
+        asked.append(0)
+        for event in real(self, *given):  # type: ignore[arg-type]
+            asked[-1] += isinstance(event, Token)
+            yield event
+
+    counts = {}
+    for recorded in (answer, "Zebras."):
+        out = tmp_path / recorded
+        path = transcript(tmp_path / f"{recorded}.jsonl", ("x", [(said, recorded), ("Where is Miro?", None)]))
+        given = ReplayOptions(ModelOptions(), SamplingOptions(max_new_tokens=9), (load_profile("full"),), (path,))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunFolder, "add", stopping_after(1, RunFolder.add))
+            assert run(replace(given, out=out), lambda given, say: demo) == 130
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Conversation, "ask", counted)
+            asked.clear()
+            assert run(replace(given, resume=out), lambda given, say: demo) == 0
+        counts[recorded] = asked[1]  # the first is the warm-up
+        assert len(lines(out)) == 2
+    assert counts[answer] == lines(tmp_path / answer)[0]["tokens_output"] > 1
+    assert counts["Zebras."] == 1
