@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -36,10 +38,15 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+def lines_in(out: Path) -> int:
+    file = out / "records.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def wait_for_turns(process: subprocess.Popen[str], out: Path, turns: int) -> None:
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
-        if (out / "records.jsonl").exists() and (out / "records.jsonl").read_bytes().count(b"\n") >= turns:
+        if lines_in(out) >= turns:
             return
         time.sleep(0.002)
     raise AssertionError(f"ended, or took too long, before {turns} turns: {process.communicate()}")
@@ -68,6 +75,25 @@ def test_a_signal_ends_a_replay_like_ctrl_c(number: signal.Signals, tmp_path: Pa
     assert {path.name for path in out.iterdir()} == {
         "run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json",
     }  # fmt: skip
+
+
+def test_a_terminal_that_closes_under_the_live_table_loses_nothing(tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", b""
+    command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS[:-1], "--out", str(out)]
+    child, terminal = pty.fork()
+    if not child:
+        os.execve(sys.executable, command, os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"})
+    until = time.monotonic() + 60
+    while (b"TTFT ms" not in seen or lines_in(out) < 4) and time.monotonic() < until:
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 65536)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert b"/160 turns" in seen
+    measured = len(records(out))
+    assert 4 <= measured < TURNS
+    summary = json.loads((out / "summary.json").read_text())["summary"]
+    assert sum(row["turns"] for row in summary.values()) == measured
 
 
 @pytest.mark.slow
