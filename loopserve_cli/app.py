@@ -151,6 +151,10 @@ def replay(
     ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Of several profiles, show every turn as well.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the verdict as a table for an issue or a README.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run dialogues again and time every turn, under one profile or several."""
@@ -167,6 +171,8 @@ def replay(
         fail_if=tuple(fail_if or ()),
         special_tokens=special_tokens,
         strict=strict,
+        turns=turns,
+        markdown=markdown,
     )
     from loopserve_cli.replay import run
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from loopserve_cli.measure.interval import Place, interval
-from loopserve_cli.measure.ratio import ratio_of
+from loopserve_cli.measure.ratio import paired, ratio_of
 from loopserve_cli.measure.student import quantile, widening
 
 MEASURED = Path(__file__).parent.parent / "docs" / "measurements"
@@ -88,3 +88,46 @@ def test_it_does_when_slow_minutes_last_for_turns(design: Design, measure: str) 
 @pytest.mark.parametrize("design", [(1, 10, 3), (1, 35, 1), (3, 12, 1), (10, 8, 2)])
 def test_it_does_when_turns_differ(design: Design) -> None:
     assert 0.9 <= held(rounds_apart(), design, by_turn=0.1) <= 0.99
+
+
+@pytest.mark.parametrize(("degrees", "expected"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (30, 2.042)])
+def test_students_t_is_the_tables(degrees: int, expected: float) -> None:
+    assert quantile(degrees, 0.975) == pytest.approx(expected, rel=0.002)
+    assert quantile(degrees, 0.025) == pytest.approx(-expected, rel=0.002)
+
+
+def test_few_units_widen_and_many_do_not() -> None:
+    assert [round(widening(drawn), 2) for drawn in (4, 10, 10_000)] == [1.87, 1.22, 1.0]
+
+
+def places(values: list[float]) -> dict[Place, float]:
+    return {Place("d", 1, turn): value for turn, value in enumerate(values)}
+
+
+def test_an_interval_needs_two_values_and_is_the_same_each_time() -> None:
+    assert interval({}) is None and interval(places([1.0])) is None
+    assert interval(places([2.0] * 6)) == (2.0, 2.0)
+    values = places([1.0, 2.0, 4.0, 3.0, 1.5])
+    bounds = interval(values)
+    assert bounds == interval(dict(reversed(values.items())))
+    assert bounds is not None and bounds[0] < 2.3 < bounds[1]
+
+
+def test_more_turns_and_steadier_ones_say_more() -> None:
+    def width(turns: int, spread: float) -> float:
+        bounds = interval(places(list(np.random.default_rng(1).normal(0, spread, turns))))
+        assert bounds is not None
+        return bounds[1] - bounds[0]
+
+    assert width(400, 0.1) < width(40, 0.1) / 2
+    assert width(40, 0.1) < width(40, 0.3)
+
+
+def test_ratios_are_of_the_same_place_and_their_mean_is_geometric() -> None:
+    assert paired({"a": 6.0, "b": 5.0, "c": 1.0}, {"a": 3.0, "b": 0.0, "d": 1.0}) == {"a": 2.0}
+    found = ratio_of(places([1.0, 4.0]))
+    assert found is not None and found.ratio == pytest.approx(2.0) and found.pairs == 2
+    assert found.shows_nothing
+    one = ratio_of(places([3.0]))
+    assert one is not None and (one.ratio, one.low, one.high) == (pytest.approx(3.0), None, None)
+    assert ratio_of({}) is None

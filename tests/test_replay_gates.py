@@ -112,7 +112,10 @@ def test_operators_bind_as_in_arithmetic(text, read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("loopserv.ttft_ms>5", "profile 'loopserv' is not replayed; replayed: full, loopserve; did you mean loopserve?"),
+        (
+            "loopserv.ttft_ms>5",
+            "profile 'loopserv' is not replayed; replayed: full, loopserve; did you mean loopserve?",
+        ),
         ("full.tpot_m.p50>5", "unknown measure 'tpot_m'; did you mean tpot_ms?"),
         ("full.ttft_ms.p5>5", "unknown statistic 'p5'; did you mean p50?"),
         ("loopserve.first_token.p50>5", "unknown statistic 'p50'; known: ratio, low, high, pairs"),
@@ -147,7 +150,9 @@ def test_one_profile_beside_another_shows_both_numbers():
     assert failures("B.ttft_ms.p50 > 1.25 * A.ttft_ms.p50", *records) == []
     assert len(failures("ttft_ms > 110 or ttft_ms < 0", *records)) == 1
     assert failures("ttft_ms > 110 and failed > 0", *records) == []
-    assert failures("A.ttft_ms / A.failed > 1", *records) == ["gate A.ttft_ms / A.failed > 1 failed: it divides by zero"]
+    assert failures("A.ttft_ms / A.failed > 1", *records) == [
+        "gate A.ttft_ms / A.failed > 1 failed: it divides by zero"
+    ]
     assert "A kl_mean.mean is n/a" in failures("B.ttft_ms > 1000 or A.kl_mean > 1", *records)[0]
 
 

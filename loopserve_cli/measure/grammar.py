@@ -83,7 +83,9 @@ class _Reader:
             return Number(math.inf if number[0] == "inf" else float(number[0]))
         measure = self.read_measure(self.text, self.place)
         if measure is None:
-            raise GrammarError(f"{self.text[self.place :]!r} begins neither a number nor a measure" if found else "it ends")
+            raise GrammarError(
+                f"{self.text[self.place :]!r} begins neither a number nor a measure" if found else "it ends"
+            )
         self.place = measure[1]
         return measure[0]
 

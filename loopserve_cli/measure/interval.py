@@ -38,10 +38,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is drawn with replacement, `drawn` at a time: each unit's sum of values and how many they are, [units]."""
+    """What is drawn with replacement, `drawn` at a time: each unit's sum and its number of values, [2, units]."""
 
-    sums: NDArray[np.float64]
-    sizes: NDArray[np.float64]
+    totals: NDArray[np.float64]
     drawn: int
 
     def means(self, draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -49,8 +48,9 @@ class Units:
         at_once = max(1, CHUNK // self.drawn)
         found = []
         for start in range(0, draws, at_once):
-            which = generator.integers(len(self.sums), size=(min(at_once, draws - start), self.drawn))
-            found.append(self.sums[which].sum(axis=1) / self.sizes[which].sum(axis=1))
+            which = generator.integers(self.totals.shape[1], size=(min(at_once, draws - start), self.drawn))
+            sums, sizes = self.totals[:, which].sum(axis=2)
+            found.append(sums / sizes)
         return np.concatenate(found)
 
 
@@ -79,7 +79,7 @@ def _ways(values: Mapping[Place, float]) -> Iterator[Units]:
         runs.setdefault((place.dialogue, place.repeat), {}).setdefault(place.turn, []).append(value)
     if len(turns) >= DIALOGUES_DRAWN:
         whole = [[value for turn in dialogue.values() for value in turn] for dialogue in turns.values()]
-        yield Units(*_totals(whole), drawn=len(whole))
+        yield Units(_totals(whole), drawn=len(whole))
         return
     count = sum(len(dialogue) for dialogue in turns.values())
     if count >= FEWEST_TURNS:
@@ -94,15 +94,15 @@ def _blocks(sequences: Sequence[Sequence[Sequence[float]]]) -> Units:
     mean = count / len(sequences)
     # At least four blocks are drawn of what is there, or the percentiles are those of a coin.
     length = max(1, min(math.ceil(mean ** (1 / 3)), count // 4)) if mean >= FEWEST_TURNS else 1
-    sums, sizes = [], []
-    for sequence in sequences:
-        totals = _totals(sequence)
-        steps = range(min(length, len(sequence)))
-        for found, total in zip((sums, sizes), totals, strict=True):
-            found.append(np.sum([np.roll(total, -step) for step in steps], axis=0))
-    return Units(np.concatenate(sums), np.concatenate(sizes), drawn=max(2, round(count / length)))
+    found = [_from_each_on(_totals(sequence), min(length, len(sequence))) for sequence in sequences]
+    return Units(np.concatenate(found, axis=1), drawn=max(2, round(count / length)))
 
 
-def _totals(groups: Sequence[Sequence[float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each group's sum and size."""
-    return np.array([math.fsum(group) for group in groups]), np.array([float(len(group)) for group in groups])
+def _from_each_on(totals: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Sums and sizes of so many turns from every turn on, going round at the end."""
+    return np.sum([np.roll(totals, -step, axis=1) for step in range(length)], axis=0, dtype=np.float64)
+
+
+def _totals(groups: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Each group's sum and size, [2, groups]."""
+    return np.array([[math.fsum(group) for group in groups], [len(group) for group in groups]])

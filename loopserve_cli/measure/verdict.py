@@ -47,7 +47,9 @@ def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict
     against = reference_of(names)
     of = {name: [r for r in records if (r.profile or "n/a") == name and r.error is None] for name in names}
     order = sorted(names, key=lambda name: name != against)
-    return [verdict_of(name, of[name], None if name == against else against, of[against or name], greedy) for name in order]
+    return [
+        verdict_of(name, of[name], None if name == against else against, of[against or name], greedy) for name in order
+    ]
 
 
 def verdict_of(
@@ -87,7 +89,9 @@ def ceiling(own: Iterable[TurnRecord], other: Sequence[TurnRecord]) -> float | N
     places = by_place(own, "ttft_ms").keys()
     whole = {place: time for place, time in by_place(other, "ttft_ms").items() if place in places}
     timed = [r for r in other if r.attention_ms is not None and r.ttft_ms is not None and r.attention_ms < r.ttft_ms]
-    rest = {place_of(r): r.ttft_ms - r.attention_ms for r in timed if r.ttft_ms is not None and r.attention_ms is not None}
+    rest = {
+        place_of(r): r.ttft_ms - r.attention_ms for r in timed if r.ttft_ms is not None and r.attention_ms is not None
+    }
     if not whole or not whole.keys() <= rest.keys():
         return None
     most = ratio_of(paired(whole, rest))

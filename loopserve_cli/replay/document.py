@@ -12,6 +12,7 @@ from typing import Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.measure.verdict import verdicts
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import TurnRecord, summarise
 
@@ -26,12 +27,15 @@ def command_of(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str, A
 def document(
     command: Mapping[str, Any], environment: Mapping[str, Any], records: Sequence[TurnRecord]
 ) -> dict[str, Any]:
-    """The whole run as JSON types."""
+    """The whole run as JSON types; in the summary each profile has its verdict, ratios with their intervals in it."""
+    summary = summarise(records)
+    for verdict in verdicts(records, greedy=command["options"]["sampling"]["temperature"] == 0):
+        summary[verdict.profile]["verdict"] = asdict(verdict)
     return {
         "command": dict(command),
         "environment": dict(environment),
         "records": [record.to_json() for record in records],
-        "summary": summarise(records),
+        "summary": summary,
     }
 
 

@@ -1,4 +1,4 @@
-"""`--fail-if CONDITION`: limits on what a replay measured, `[PROFILE.]METRIC[.STAT]` compared with numbers and others."""
+"""`--fail-if CONDITION`: limits on what a replay measured, numbers and measures compared with each other."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ def _read_measure(text: str, source: str, place: int, profiles: Sequence[str]) -
     known = [*metrics(), *COUNTS, *RATIOS, *SHARES]
     if metric not in known and stat.partition(".")[0] in known:
         near = hint(metric, profiles)
-        raise UsageError(f"--fail-if {text!r}: profile {metric!r} is not replayed; replayed: {', '.join(profiles)}{near}")
+        raise UsageError(
+            f"--fail-if {text!r}: profile {metric!r} is not replayed; replayed: {', '.join(profiles)}{near}"
+        )
     if metric not in known:
         what = f"{metric!r} is not a number, nor a known measure" if place else f"unknown measure {metric!r}"
         raise UsageError(f"--fail-if {text!r}: {what}{hint(metric, known)}; known: {', '.join(known)}")
@@ -147,5 +149,7 @@ def _stat(text: str, metric: str, given: str | None) -> str | None:
         return None
     stats = RATIO_STATS if metric in RATIOS else STATS
     if given is not None and given not in stats:
-        raise UsageError(f"--fail-if {text!r}: unknown statistic {given!r}{hint(given, stats)}; known: {', '.join(stats)}")
+        raise UsageError(
+            f"--fail-if {text!r}: unknown statistic {given!r}{hint(given, stats)}; known: {', '.join(stats)}"
+        )
     return stats[0] if given is None else given
