@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.measure.expression import Binary, Measure, Node, bound, comparisons, holds, measures, number
+from loopserve_cli.measure.expression import (
+    COMPARISONS,
+    Binary,
+    Measure,
+    Node,
+    bound,
+    comparisons,
+    holds,
+    measures,
+    number,
+)
 from loopserve_cli.measure.grammar import GrammarError, parse
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.reference import reference_of
@@ -113,6 +123,8 @@ def parse_gate(text: str, profiles: Sequence[str]) -> Gate:
     def read(source: str, place: int) -> tuple[Measure, int] | None:
         return _read_measure(text, source, place, profiles)
 
+    if not any(sign in text for sign in COMPARISONS):
+        raise UsageError(f"--fail-if {text!r} is not [PROFILE.]METRIC[.STAT] OP NUMBER, like ttft_ms.p50>500")
     try:
         return Gate(text.strip(), parse(text.strip(), read))
     except GrammarError as error:
@@ -135,9 +147,12 @@ def _read_measure(text: str, source: str, place: int, profiles: Sequence[str]) -
         raise UsageError(
             f"--fail-if {text!r}: profile {metric!r} is not replayed; replayed: {', '.join(profiles)}{near}"
         )
+    if metric not in known and place and profile is None and not dot:
+        raise UsageError(f"--fail-if {text!r}: {metric!r} is not a number{hint(metric, known)}")
     if metric not in known:
-        what = f"{metric!r} is not a number, nor a known measure" if place else f"unknown measure {metric!r}"
-        raise UsageError(f"--fail-if {text!r}: {what}{hint(metric, known)}; known: {', '.join(known)}")
+        raise UsageError(
+            f"--fail-if {text!r}: unknown measure {metric!r}{hint(metric, known)}; known: {', '.join(known)}"
+        )
     return Measure(profile, metric, _stat(text, metric, stat if dot else None)), match.end()
 
 
