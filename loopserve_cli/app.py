@@ -147,7 +147,10 @@ def replay(
     max_turns: Annotated[int | None, typer.Option(metavar="N", help="Stop each dialogue after N turns.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the records as JSONL and CSV.")] = None,
     fail_if: Annotated[
-        list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
+        ),
     ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,

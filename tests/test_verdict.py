@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -211,6 +212,17 @@ def test_the_document_holds_ratios_with_their_intervals(turns: str, capsys) -> N
     assert verdict["next_tokens"] == {"ratio": 1.0, "low": 1.0, "high": 1.0, "pairs": 6}
     assert (verdict["same_answers"], verdict["answers"], verdict["ceiling"]) == (0, 6, None)
     assert drawn["loop"]["verdict"]["same_answers"] is None
+
+
+def test_the_summary_is_a_csv_as_well(turns: str, tmp_path: Path, capsys) -> None:
+    run(options(turns, "full", "loop", out=tmp_path), lambda o, say: FakeEngine(o.profiles[0]))
+    full, loop = csv.DictReader((tmp_path / "summary.csv").open(newline=""))
+    summary = json.loads((tmp_path / "summary.json").read_text())["summary"]
+    assert [full["profile"], loop["profile"]] == ["full", "loop"]
+    assert float(loop["verdict.first_token.low"]) == summary["loop"]["verdict"]["first_token"]["low"]
+    assert full["verdict.first_token.low"] == ""
+    assert float(full["ttft_ms.p50"]) == summary["full"]["ttft_ms"]["p50"]
+    assert "kl_mean" not in full
 
 
 def test_a_gate_on_another_profile_exits_with_3_and_shows_both(turns: str, capsys) -> None:

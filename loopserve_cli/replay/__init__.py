@@ -122,7 +122,7 @@ def report(
     try:
         if options.out is not None:
             data.write_files(options.out, whole)
-            console.print(f"wrote records.jsonl, records.csv and summary.json to {options.out}", markup=False)
+            console.print(f"wrote records and summary to {options.out}", markup=False)
     finally:
         show(options, records, whole, console)
 
