@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loopserve_cli.errors import UsageError
@@ -168,3 +170,5 @@ def test_ratios_and_their_bounds_are_measures_of_all_but_whom_they_are_against()
     assert failures("B.first_token.low < 1.99 or first_token.high > 2.01 or first_token.pairs != 8", *records) == []
     assert failures("same_share < 0.9", *records) == ["gate same_share < 0.9 failed: B same_share is 0"]
     assert "A first_token.ratio is n/a" in failures("A.first_token < 1", *records)[0]
+    told = failures("agreement < 0.9", *(replace(r, agreement=0.5) if r.profile == "B" else r for r in records))
+    assert told == ["gate agreement < 0.9 failed: B agreement.mean is 0.5"]

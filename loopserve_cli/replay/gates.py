@@ -27,10 +27,11 @@ from loopserve_cli.stats import TurnRecord, distribution
 
 STATS = ("mean", "p50", "p90", "p99", "n")
 COUNTS = ("turns", "failed")
-# Against the profile that the others are compared with: they mean nothing of that one itself.
 RATIOS = ("first_token", "next_tokens")
 RATIO_STATS = ("ratio", "low", "high", "pairs")
 SHARES = ("same_share",)
+# Against the profile that the others are compared with: they mean nothing of that one itself.
+COMPARED = (*RATIOS, *SHARES, "agreement", "kl_mean", "nll_change", "diverged_at")
 LABELS = ("turn", "seed", "repeat")
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 EXAMPLES = "ttft_ms.p50 > 500, or a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50"
@@ -50,7 +51,7 @@ class Gate:
     condition: Node
 
     def failures(self, records: Sequence[TurnRecord], profiles: Sequence[str], greedy: bool = True) -> list[str]:
-        """A line for each profile that fails; a condition without one is tested of each, and of each that it fits.
+        """A line for each profile that fails; a condition without a profile is tested of every one that it fits.
 
         A value that is unknown fails as well: a gate that cannot be tested must not pass.
         """
@@ -63,7 +64,7 @@ class Gate:
         if not open_measures:
             yield self.condition
             return
-        compared = any(measure.metric in (*RATIOS, *SHARES) for measure in open_measures)
+        compared = any(measure.metric in COMPARED for measure in open_measures)
         for profile in profiles:
             if not (compared and len(profiles) > 1 and profile == reference_of(profiles)):
                 yield bound(self.condition, profile)
