@@ -123,6 +123,7 @@ def test_a_verdict_in_words() -> None:
     lines = verdict_lines([REFERENCE, MADE])
     assert lines[0].startswith("loopserve against full") and max(map(len, lines)) <= 80
     assert " ".join(line.strip() for line in lines) == sentence(MADE)
+    assert max(map(len, verdict_lines([MADE], 50))) <= 50 and verdict_lines([MADE], 200) == lines
     bare = Verdict("a", "b", first_token=Ratio(1.5, None, None, 1))
     assert sentence(bare) == "a against b: first token 1.50x (one turn: no interval), next tokens n/a"
 

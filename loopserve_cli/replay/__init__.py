@@ -157,7 +157,7 @@ def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Ma
     if options.markdown:
         output.print(verdict_markdown(found), end="", soft_wrap=True)
         return
-    lines = verdict_lines(found)
+    lines = verdict_lines(found, output.width)
     for line in lines:
         output.print(line, style="bold", soft_wrap=True)
     if len(found) == 1 or options.turns:

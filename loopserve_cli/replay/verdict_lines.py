@@ -9,16 +9,18 @@ from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict
 
 WIDTH = 80
+NARROWEST = 20
 NO_DIFFERENCE = "no difference that this run can show"
 
 
-def verdict_lines(verdicts: Iterable[Verdict]) -> list[str]:
-    """A sentence for each profile that is compared, folded to 80 columns between words."""
+def verdict_lines(verdicts: Iterable[Verdict], width: int = WIDTH) -> list[str]:
+    """A sentence for each profile that is compared, folded between words to 80 columns, or `width` if that is less."""
+    room = max(NARROWEST, min(width, WIDTH))
     return [
         line
         for verdict in verdicts
         if verdict.against is not None
-        for line in textwrap.wrap(sentence(verdict), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for line in textwrap.wrap(sentence(verdict), room, subsequent_indent="  ", break_on_hyphens=False)
     ]
 
 
