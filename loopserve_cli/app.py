@@ -157,10 +157,17 @@ def replay(
         typer.Option(metavar="DIR", help="Go on with the run in DIR, given as it began: only what is missing."),
     ] = None,
     fail_if: Annotated[
-        list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
+        ),
     ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Of several profiles, show every turn as well.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the verdict as a table for an issue or a README.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run dialogues again and time every turn, under one profile or several."""
@@ -177,6 +184,8 @@ def replay(
         fail_if=tuple(fail_if or ()),
         special_tokens=special_tokens,
         strict=strict,
+        turns=turns,
+        markdown=markdown,
         resume=resume,
     )
     from loopserve_cli.replay import run

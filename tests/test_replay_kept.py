@@ -25,7 +25,7 @@ from loopserve_cli.replay import run
 from loopserve_cli.replay.runner import WARM_UP_TEXT
 from loopserve_cli.stats import TurnRecord
 
-WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json"}
+WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv"}
 THREE = [("one", "A1"), ("two", "A2"), ("three", "A3")]
 
 
@@ -72,7 +72,7 @@ def turns(folder: Path) -> list[tuple[str, str, int]]:
 def summary(folder: Path) -> dict:
     """Of a run with the fakes, whose times depend on how much they ran."""
     found = json.loads((folder / "summary.json").read_text())["summary"]
-    return {name: {key: row[key] for key in row if key != "ttft_ms"} for name, row in found.items()}
+    return {name: {key: row[key] for key in row if key not in ("ttft_ms", "verdict")} for name, row in found.items()}
 
 
 def test_a_record_is_on_the_disk_before_the_next_turn_begins(talk, tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""What is measured, kept and made of it, for every command that measures; it loads no torch."""
+"""What is measured, kept and made of it, wherever it comes from: a run's folder, ratios with intervals, a verdict."""

@@ -20,8 +20,10 @@ from loopserve_cli.stats import versions
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
 
-# What decides neither what is measured nor how: where it goes, how it is shown, and files, whose dialogues count.
-NOT_MEASURED = ("out", "resume", "json", "fail_if", "transcripts", "strict", "profiles", "trust_remote_code")
+# What decides neither what is measured nor how: where it goes, and how it is shown.
+SHOWN = ("out", "resume", "json", "fail_if", "turns", "markdown")
+# Of files the dialogues count, and profiles are looked at by themselves.
+NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "trust_remote_code")
 
 
 class Book:
