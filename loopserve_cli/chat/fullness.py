@@ -57,6 +57,8 @@ def make_room(session: Session, text: str) -> None:
 
 def _tell(session: Session, length: int, limit: int) -> None:
     left = limit - length
+    if left <= 0 and session.single:  # the refusal says it
+        return
     said = f"{count(left)} are left for the answer" if left > 0 else f"which is {count(1 - left)} too many"
     session.warn(
         f"the context is {'nearly full' if left > 0 else 'full'}: {count(length)} of {count(limit)} tokens with this "

@@ -74,6 +74,7 @@ class Session:
         self.debug = False
         self.turn_line = True
         self.on_full = "stop"
+        self.single = False  # one turn and no prompt after it: an error is then the only line
         self.examples = 0
 
     def data(self, renderable: RenderableType) -> None:

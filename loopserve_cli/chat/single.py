@@ -26,6 +26,7 @@ def only_message(message: str | None) -> str | None:
 
 def run_single(session: Session, message: str) -> int:
     """Ask once; returns the exit code. Raises LoopserveError when the turn fails."""
+    session.single = True
     with session.interrupts.installed():
         try:
             record = session.ask(message)
