@@ -149,6 +149,15 @@ def replay(
     fail_if: Annotated[
         list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
     ] = None,
+    fidelity: Annotated[
+        bool | None,
+        typer.Option(
+            "--fidelity/--no-fidelity",
+            help="Decode the recorded answers once more, untimed, and compare with full attention token by token. "
+            "Default: with several profiles.",
+            show_default=False,
+        ),
+    ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
     json: Json = False,
@@ -167,6 +176,7 @@ def replay(
         fail_if=tuple(fail_if or ()),
         special_tokens=special_tokens,
         strict=strict,
+        fidelity=len(profiles) > 1 if fidelity is None else fidelity,
     )
     from loopserve_cli.replay import run
 

@@ -142,7 +142,8 @@ class ChatOptions:
 class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
-    `strict` refuses a file for one bad record, which otherwise is left out.
+    `strict` refuses a file for one bad record, which otherwise is left out. `fidelity` forces the answers of the first
+    repeat once more, to compare what was likely at their places.
     """
 
     model: ModelOptions
@@ -157,6 +158,7 @@ class ReplayOptions:
     fail_if: tuple[str, ...] = ()
     special_tokens: bool = False
     strict: bool = False
+    fidelity: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

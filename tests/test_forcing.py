@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import tiny
-import torch
 from test_aside import assert_same, state
 from test_engine import run, some_ids
 from test_tiers import PROFILES, engine_of
 from torch import Tensor
 
 from loopserve_cli.engine.engine import Engine
+
+UNEVEN = ("full", "adakv")
 
 
 def forced(engine: Engine, ids: list[int]) -> list[Tensor]:
@@ -29,10 +30,9 @@ def two_turns(engine: Engine, new: int = 40) -> list[int]:
 @pytest.mark.parametrize("tier", ["device", "host", "evict"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_its_own_answer_is_most_likely_at_every_place(profile: str, tier: str) -> None:
-    try:
-        engine = engine_of(profile, tier)
-    except Exception as error:  # noqa: BLE001
-        pytest.skip(str(error))
+    if tier == "evict" and profile in UNEVEN:
+        pytest.skip("needs the same number of keys in every head")
+    engine = engine_of(profile, tier)
     answer = two_turns(engine)
     before = state(engine)
     assert [int(row.argmax()) for row in forced(engine, answer)] == answer

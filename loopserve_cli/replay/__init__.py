@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
 INTERRUPTED = 130
 GATE_FAILED = 3
+FIDELITY = (
+    "fidelity: in the first repeat every turn's answer is decoded once more, in no timing (not with --no-fidelity)"
+)
 
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
@@ -77,7 +80,6 @@ def measure(
     """Load, warm up and replay; the records, the environment, and whether Ctrl-C cut it short."""
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.replay.agreement import with_agreement
     from loopserve_cli.replay.runner import Runner
     from loopserve_cli.replay.watch import watching
 
@@ -97,6 +99,8 @@ def measure(
         with watching(console, turns, options.repeat) as watch:
             runner = Runner(engine, options, scripts, watch)
             say("warm-up: one short turn per profile, not recorded")
+            if options.fidelity:
+                say(FIDELITY)
             runner.warm_up()
             with settled():
                 runner.run()
@@ -104,7 +108,7 @@ def measure(
         interrupted = True
     environment["loadavg_end"] = load_average()
     measured = runner.measured if runner is not None else []
-    return with_agreement(measured, greedy=options.sampling.temperature == 0), environment, interrupted
+    return [turn.record for turn in measured], environment, interrupted
 
 
 def report(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.stats import TurnRecord, distribution
+from loopserve_cli.stats import TurnRecord, spread_of
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -64,10 +64,7 @@ class Gate:
             return len(records)
         if self.metric == "failed":
             return len(records) - len(good)
-        if self.metric == "itl_ms":
-            spread = distribution(gap for r in good for gap in r.itl_ms)
-        else:
-            spread = distribution(getattr(r, self.metric) for r in good)
+        spread = spread_of(good, self.metric)
         if spread is None or self.stat is None:
             return None
         value: float | None = getattr(spread, self.stat)

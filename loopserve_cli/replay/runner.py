@@ -5,6 +5,7 @@ those of every later layer), so a profile replays a dialogue from an empty store
 profiles take turns dialogue by dialogue, and who goes first rotates with dialogue and repeat: A B, B A,
 A B ... A machine that slows down or warms up then does so for all of them alike. Switching profile
 inside a dialogue would need its whole history fed again at every turn, and would cool what is measured.
+In the first repeat `full` goes first where it is among them: the others are compared with what it said.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.errors import LoopserveError, NumbersError
+from loopserve_cli.measure.fidelity import Fidelity
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.teacher import Teacher
 from loopserve_cli.stats import TurnRecord, versions
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ class Watcher(Protocol):
 
     def advance(self, turns: int) -> None:
         """So many turns are over."""
+
+    def forcing(self, tokens: int) -> None:
+        """So many tokens of a given answer are decoded now, which is in no timing."""
 
     def warn(self, line: str) -> None:
         """Something that the user should not miss."""
@@ -62,6 +68,7 @@ class Runner:
         self.scripts = scripts
         self.watcher = watcher
         self.measured: list[Measured] = []
+        self.teacher = Teacher(engine, options, watcher)
         self._versions = versions()
         self._told: set[str] = set()
         self._date = datetime.now().isoformat(timespec="seconds")
@@ -80,16 +87,26 @@ class Runner:
         """Every repeat of every dialogue under every profile, in the order the module describes."""
         for repeat in range(1, self.options.repeat + 1):
             for index, script in enumerate(self.scripts):
-                for profile in rotated(self.options.profiles, repeat - 1 + index):
+                for profile in self._order(repeat, index):
                     self.watcher.begin(script, profile, repeat)
-                    for turn in self._dialogue(script, profile, repeat):
-                        self.measured.append(turn)
-                        self.watcher.advance(1)
+                    with self.teacher.noting(self.teacher.judges(script, profile, repeat)):
+                        for turn in self._dialogue(script, profile, repeat):
+                            self.measured.append(turn)
+                            self.watcher.advance(1)
+                self.teacher.end()
+
+    def _order(self, repeat: int, index: int) -> list[Profile]:
+        """The profiles as they go over the dialogue of that index in that repeat."""
+        order = rotated(self.options.profiles, repeat - 1 + index)
+        if repeat == 1:
+            order.sort(key=lambda profile: profile is not self.teacher.reference)
+        return order
 
     def _dialogue(self, script: Script, profile: Profile, repeat: int) -> Iterator[Measured]:
         """The dialogue's turns. One that fails is its last: what comes after would not see the same history."""
         self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
+        apart = self.teacher.apart(script, profile, repeat, self._conversation)
         conversation = self._conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):
             try:
@@ -102,7 +119,15 @@ class Runner:
                 yield Measured(self._failed(script, profile, repeat, number, error, left))
                 self.watcher.advance(left)
                 return
-            yield replace(turn, record=self._complete(turn.record, profile, repeat))
+            turn = replace(turn, record=self._complete(self.teacher.diverged(turn, profile), profile, repeat))
+            fidelity = apart.get(number, Fidelity())
+            if self.teacher.judges(script, profile, repeat):
+                try:
+                    fidelity = self.teacher.judge(conversation, script, profile, number, turn)
+                except BaseException:
+                    yield turn  # it was measured, whatever stopped what came after
+                    raise
+            yield replace(turn, record=fidelity.within(turn.record))
 
     def _conversation(self, script: Script) -> Conversation:
         """The dialogue before its first turn. Where its file has no date, all of a run have the same."""

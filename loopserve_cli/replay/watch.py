@@ -19,12 +19,14 @@ class Watch:
         """Use `watching` to make one."""
         self.console = console
         self.repeats = repeats
+        self._text = "replay"
         self._progress = progress
         self._task = task
 
     def begin(self, script: Script, profile: Profile, repeat: int) -> None:
         """Name what runs now."""
         text = f"{script.id} · {profile.name}" + (f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else "")
+        self._text = text
         if self._progress.disable:
             turns = len(script.exchanges)
             self.console.print(f"{text} · {turns} turn{'s' if turns > 1 else ''}", markup=False)
@@ -33,7 +35,13 @@ class Watch:
 
     def advance(self, turns: int) -> None:
         """Count turns as done."""
-        self._progress.update(self._task, advance=turns, refresh=not self._progress.disable)
+        self._progress.update(self._task, description=self._text, advance=turns, refresh=not self._progress.disable)
+
+    def forcing(self, tokens: int) -> None:
+        """Say on a terminal that a given answer is decoded, until the next dialogue is named or a turn counted."""
+        if not self._progress.disable:
+            doing = f"fidelity, {tokens} tokens"
+            self._progress.update(self._task, description=f"{self._text} · {doing}", refresh=True)
 
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
