@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 
+from loopserve_cli import app
 from loopserve_cli.config import ModelOptions, ReplayOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.engine import Engine
@@ -261,6 +262,19 @@ def test_the_tables_have_it_where_it_is_known(tmp_path: Path, capsys: pytest.Cap
         assert "parts from full at" in out
 
 
+def test_the_command_does_it_for_several_profiles_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    small = "loopserve+keep.budget=8+keep.first=prompt+keep.sinks=2+keep.recent=2"
+    words = f"replay demo:long --max-turns 2 --max-new-tokens 8 --json --profile {small}".split()
+    assert app.main([*words, "--profile", "full", "--fail-if", f"{small}.kl_mean > 0.01"]) == 3
+    second = [r for r in json.loads(capsys.readouterr().out)["records"] if r["profile"] == small][1]
+    assert second["kl_mean"] > 0.01 and second["agreement"] < 1
+    for more in (["--profile", "full", "--no-fidelity"], []):
+        assert app.main([*words, *more]) == 0
+        assert {r["nll"] for r in json.loads(capsys.readouterr().out)["records"]} == {None}
+    assert app.main([*words, "--fidelity"]) == 0
+    assert None not in {r["nll"] for r in json.loads(capsys.readouterr().out)["records"]}
+
+
 def test_means_over_turns_are_means_over_tokens() -> None:
     records = [
         TurnRecord(profile="p", kl_mean=0.1, agreement=1.0, tokens_forced=30, ttft_ms=1.0),
@@ -291,6 +305,17 @@ def test_rows_come_back_bit_for_bit_from_the_disk() -> None:
     rows.append(kept[0])
     assert torch.equal(rows[4], kept[0]) and rows.count == 5
     rows.close()
+
+
+def test_a_dialogue_has_no_more_of_the_disk_than_its_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributions, "MOST_BYTES", 20 * 1024 * 4)  # an answer, and a part of the next
+    status, found, err = replayed(capsys, options(dialogue(tmp_path), "full", SAME))
+    assert status == 0
+    assert [r["kl_mean"] for r in found[SAME]] == [0, None, None]
+    assert all(r["nll"] is not None for r in found[SAME])
+    assert err.count("fidelity is unknown for some turns: what full attention said") == 1
 
 
 def test_where_two_answers_part() -> None:

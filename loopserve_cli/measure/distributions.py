@@ -7,17 +7,20 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loopserve_cli.errors import LoopserveError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FLOAT32 = 4
+# Of one dialogue on the disk.
+MOST_BYTES = 8 * 2**30
 
 
 class Rows:
     """Log-probabilities [N, V], float32, in a temporary file that nobody else sees and that goes with this object.
 
     A row is in memory only while it is written or read, so what is measured as resident memory does not grow; the
-    disk holds 4 N V bytes. Writing raises OSError when it is full.
+    disk holds 4 N V bytes, at most 8 GiB.
     """
 
     def __init__(self) -> None:
@@ -27,9 +30,14 @@ class Rows:
         self.count = 0
 
     def append(self, row: Tensor) -> None:
-        """Keep one more row [V]."""
+        """Keep one more row [V]; raises OSError when the disk is full, LoopserveError when it would be too much."""
         data = row.numpy().tobytes()
         self._size = len(data)
+        if (self.count + 1) * self._size > MOST_BYTES:
+            raise LoopserveError(
+                f"what full attention said of a dialogue takes more than {MOST_BYTES // 2**30} GiB; "
+                "give fewer --max-turns or --max-new-tokens"
+            )
         self._file.seek(self.count * self._size)
         self._file.write(data)
         self.count += 1
