@@ -232,6 +232,16 @@ def test_a_full_disk_costs_the_fidelity_and_no_turn(
     assert err.count("fidelity is unknown for some turns: [Errno 28] No space left on device") == 1
 
 
+def test_a_turn_whose_start_is_gone_is_unknown_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "force", lambda *_: 0)
+    status, found, err = replayed(capsys, options(dialogue(tmp_path), "full", SMALL))
+    assert status == 0
+    assert {r["tokens_forced"] for r in found["full"] + found[SMALL]} == {None}
+    assert err.count("the model's positions changed within their answers") == 1
+
+
 def test_ctrl_c_while_an_answer_is_forced_keeps_its_turn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from recorded_step import RecordedCapture
 from test_aside import assert_same, state
 from test_engine import run, some_ids
+from test_length_dependence import TRAINED, made
 from test_stepper import gpu_like  # noqa: F401
 from test_tiers import PROFILES, engine_of
 from torch import Tensor
@@ -97,6 +98,17 @@ def test_what_a_policy_judges_by_is_what_the_prefill_showed() -> None:
     rows = forced(engine, answer)
     engine.start = blind  # without it everything is read
     assert any(not torch.equal(one, other) for one, other in zip(rows, forced(engine, answer), strict=True))
+
+
+def test_positions_that_change_with_the_length() -> None:
+    for crosses in (False, True):
+        engine, _ = made("longrope")
+        engine.keeps_start = True
+        run(engine, some_ids(TRAINED - 10), max_new_tokens=40 if crosses else 5)
+        before, seen = state(engine), []
+        # The step that would make all keys stale is not made; where the answer made it, the turn's start is gone.
+        assert engine.force(some_ids(30, seed=3), seen.append) == len(seen) == (0 if crosses else 11)
+        assert_same(before, state(engine))
 
 
 def test_nothing_is_noted_unless_it_is_asked_for() -> None:

@@ -17,7 +17,7 @@ from loopserve_cli.engine.aside import Aside
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
-from loopserve_cli.engine.forcing import Given, Start
+from loopserve_cli.engine.forcing import Given, Start, forced
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
@@ -423,20 +423,10 @@ class Engine:
             return 0
         if self.context_limit is not None:
             ids = ids[: self.context_limit - start.tokens]
+        if lengths is not None:  # a step after the last of them would make all keys stale
+            ids = ids[: next((n for n in range(1, len(ids)) if lengths.stale_in_step(start.tokens + n - 1)), len(ids))]
         with self.aside(within_turn=True):
-            self._held.rewind(start.tokens)
-            decode = self._held.decode = DecodeTurn(self.keep, self._store)
-            decode.recall(start.noted, start.captures)
-            given = Given(ids, self._torch_device, see)
-            drawn = given.pick(start.logits)
-            for count, token in enumerate(ids[:-1], start=1):
-                held = len(self.tokens)
-                if lengths is not None and lengths.stale_in_step(held):
-                    return count
-                with whole_or_nothing(self._held, self._torch_device):
-                    drawn = self._stepper.launch(drawn, held, decode, given)
-                    self._stepper.count()
-                    self._held.append([token])
+            forced(start, Given(ids, self._torch_device, see), self._held, self._stepper)
         return len(ids)
 
     def _tell_layers(

@@ -152,6 +152,8 @@ class Teacher:
             self._rows = Rows()
         reference = Reference(self._engine.tokens[: start.tokens], answer, self._rows, self._rows.count)
         fidelity = note(reference, self._force)
+        if fidelity.tokens_forced is None:
+            return fidelity
         self._taught[number] = Taught(reference, turn.record.output_text or "", turn.record.reasoning_text)
         return fidelity
 
@@ -164,7 +166,10 @@ class Teacher:
 
     def _force(self, ids: Sequence[int], see: Callable[[Tensor], None]) -> int:
         self._hearer.forcing(len(ids))
-        return self._engine.force(ids, see)
+        seen = self._engine.force(ids, see)
+        if not seen:
+            self._say("fidelity is unknown for some turns: the model's positions changed within their answers")
+        return seen
 
     def _unknown(self, error: BaseException) -> Fidelity:
         lines = str(error).splitlines() or [type(error).__name__]
