@@ -168,7 +168,7 @@ class Conversation:
     def answer_ids(self, text: str, reasoning: str | None = None, partial: bool = False) -> list[int]:
         """The ids with which the model would say `text` as its last answer, up to the token that ends it.
 
-        A `partial` answer ends without that token. None where the template writes what was said before otherwise
+        A `partial` answer ends without that token. Empty where the template writes what was said before otherwise
         once there is an answer.
         """
         assert self.messages and self.messages[-1].role == "assistant"

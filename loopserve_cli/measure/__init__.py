@@ -1,1 +1,1 @@
-"""What is made of measured turns. Commands that measure (replay, bench) read from here; nothing here shows anything."""
+"""What is made of measured turns. Commands that measure (replay, bench) read from here."""
