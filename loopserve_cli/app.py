@@ -147,7 +147,10 @@ def replay(
     max_turns: Annotated[int | None, typer.Option(metavar="N", help="Stop each dialogue after N turns.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the records as JSONL and CSV.")] = None,
     fail_if: Annotated[
-        list[str] | None, typer.Option(metavar="EXPR", help="Exit with 3 when this holds; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
+        ),
     ] = None,
     fidelity: Annotated[
         bool | None,
@@ -160,6 +163,10 @@ def replay(
     ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Of several profiles, show every turn as well.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the verdict as a table for an issue or a README.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Run dialogues again and time every turn, under one profile or several."""
@@ -177,6 +184,8 @@ def replay(
         special_tokens=special_tokens,
         strict=strict,
         fidelity=len(profiles) > 1 if fidelity is None else fidelity,
+        turns=turns,
+        markdown=markdown,
     )
     from loopserve_cli.replay import run
 

@@ -143,7 +143,8 @@ class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
     `strict` refuses a file for one bad record, which otherwise is left out. `fidelity` forces the answers of the first
-    repeat once more, to compare what was likely at their places.
+    repeat once more, to compare what was likely at their places. Of several profiles a verdict is shown; `turns` shows
+    every turn as well, `markdown` the verdict as a table for an issue or a README.
     """
 
     model: ModelOptions
@@ -159,9 +160,13 @@ class ReplayOptions:
     special_tokens: bool = False
     strict: bool = False
     fidelity: bool = False
+    turns: bool = False
+    markdown: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if self.markdown and (self.json or self.turns):
+            raise UsageError(f"--markdown shows the verdict alone; drop it, or {'--json' if self.json else '--turns'}")
         if not self.transcripts:
             raise UsageError("no dialogue to replay; give a file, or demo")
         if not self.profiles:

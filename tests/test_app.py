@@ -121,6 +121,13 @@ def test_replay_flags_become_options(replay: Recorder, tmp_path: Path) -> None:
     assert options.sampling.temperature == 0.0
 
 
+@pytest.mark.parametrize(("flag", "expected"), [("--turns", (True, False)), ("--markdown", (False, True))])
+def test_what_a_replay_shows_of_several_profiles(replay: Recorder, flag: str, expected: tuple[bool, bool]) -> None:
+    assert app.main(["replay", "demo", flag]) == 0
+    options = replay_options(replay)
+    assert (options.turns, options.markdown) == expected
+
+
 def test_set_changes_the_profile_and_its_name(chat: Recorder) -> None:
     assert app.main(["chat", "--set", "retain.tier=device"]) == 0
     assert chat_options(chat).profile.name == "loopserve+retain.tier=device"

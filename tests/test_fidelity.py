@@ -19,7 +19,8 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.measure import distributions
 from loopserve_cli.measure.distributions import Rows, divergence, log_probabilities
-from loopserve_cli.measure.fidelity import first_difference, reference_of
+from loopserve_cli.measure.fidelity import first_difference
+from loopserve_cli.measure.reference import full_of
 from loopserve_cli.messages import Message
 from loopserve_cli.profile import load_profile
 from loopserve_cli.replay import run
@@ -265,7 +266,7 @@ def test_a_gate_on_kl_fails_with_three(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_tables_have_it_where_it_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for fidelity in (True, False):
-        given = options(dialogue(tmp_path), "full", SMALL, json=False, fidelity=fidelity)
+        given = options(dialogue(tmp_path), "full", SMALL, json=False, turns=True, fidelity=fidelity)
         assert run(given, lambda options, say: Engine(tiny.loaded("llama"), options.profiles[0])) == 0
         out = capsys.readouterr().out
         assert ("KL to full" in out) == ("NLL change" in out) == ("agreement %" in out) == fidelity
@@ -338,6 +339,7 @@ def test_where_two_answers_part() -> None:
 def test_who_the_others_are_compared_with() -> None:
     full, host, other = (load_profile(n) for n in ("full", "full", "snapkv"))
     host = host.with_overrides(["retain.tier=host"])
-    assert reference_of([other, host, full]) is host
-    assert reference_of([other]) is None
-    assert reference_of([full.with_overrides(["keep.policy=snapkv"]), full]) is full
+    assert full_of([other, host, full]) is full
+    assert full_of([other, host]) is host
+    assert full_of([other]) is None
+    assert full_of([full.with_overrides(["keep.policy=snapkv"]), other]) is None

@@ -253,7 +253,7 @@ def test_a_gate_on_failures_outranks_the_failure(two_turns, capsys):
 
 
 def test_tables_are_plain_on_a_pipe(two_turns, capsys):
-    Session().run(options(two_turns, "full", "loop", repeat=3))
+    Session().run(options(two_turns, "full", "loop", repeat=3, turns=True))
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "first, medians of 3 repeats" in out

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loopserve_cli.measure.ratio import paired
 from loopserve_cli.replay.agreement import share_equal
 
 OURS = "loopserve"
@@ -124,7 +125,7 @@ def _mean_agreement(timings: Iterable[Timing], variant: str) -> float | None:
 
 
 def _by_variant(timings: Sequence[Timing], order: Sequence[str]) -> dict[str, Any]:
-    baseline = {t.round: t for t in timings if t.variant == order[0]}
+    baseline = [t for t in timings if t.variant == order[0]]
     rows: dict[str, Any] = {}
     for name in order:
         of_name = [t for t in timings if t.variant == name]
@@ -133,8 +134,8 @@ def _by_variant(timings: Sequence[Timing], order: Sequence[str]) -> dict[str, An
         row: dict[str, Any] = {"tokens_new": of_name[0].tokens_new, "tokens_cached": of_name[0].tokens_cached}
         for measure in ("ttft_ms", "tpot_ms"):
             row[measure] = spread(getattr(t, measure) for t in of_name)
-            ratios = [getattr(t, measure) / getattr(baseline[t.round], measure) for t in of_name]
-            row[measure.replace("_ms", "_ratio")] = None if name == order[0] else spread(ratios)
+            ratios = paired(*({t.round: getattr(t, measure) for t in of} for of in (of_name, baseline)))
+            row[measure.replace("_ms", "_ratio")] = None if name == order[0] else spread(ratios.values())
         for measure in (*MEASURES, "rest_ms", "agreement"):
             known = [getattr(t, measure) for t in of_name if getattr(t, measure) is not None]
             row[measure] = spread(known) if known else None

@@ -1,1 +1,1 @@
-"""What is made of measured turns. Commands that measure (replay, bench) read from here."""
+"""What is made of measured turns, wherever they come from: ratios with intervals, a verdict, conditions on them."""

@@ -12,19 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.measure.distributions import Rows, Sums, log_probabilities
-from loopserve_cli.profile import Profile, parted
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FULL = "full"
 Force = Callable[[Sequence[int], "Callable[[Tensor], None]"], int]
-
-
-def reference_of(profiles: Sequence[Profile]) -> Profile | None:
-    """Whom the others are compared with: the first `full`, settings changed or not, that reads everything."""
-    return next((p for p in profiles if parted(p.name)[0] == FULL and p.attends_to_everything), None)
 
 
 def first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:

@@ -59,7 +59,8 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     if interrupted:
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
-    failures = [line for gate in gates for line in gate.failures(records, names)]
+    greedy = options.sampling.temperature == 0
+    failures = [line for gate in gates for line in gate.failures(records, names, greedy)]
     for line in failures:
         console.print(line, markup=False, soft_wrap=True)
     if failures:
@@ -125,15 +126,14 @@ def report(
     try:
         if options.out is not None:
             data.write_files(options.out, whole)
-            console.print(f"wrote records.jsonl, records.csv and summary.json to {options.out}", markup=False)
+            console.print(f"wrote records and summary to {options.out}", markup=False)
     finally:
         show(options, records, whole, console)
 
 
 def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any], console: Console) -> None:
-    """What failed on stderr; the document or the tables on stdout."""
-    from loopserve_cli.output import output_console, print_document
-    from loopserve_cli.replay.tables import summary_table, turn_tables
+    """What failed on stderr; the document, the verdict as Markdown, or the tables on stdout."""
+    from loopserve_cli.output import print_document
 
     for record in records:
         if record.error:
@@ -142,7 +142,33 @@ def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[s
     if options.json:
         print_document(whole)
     elif records:
-        output = output_console()
+        show_tables(options, records, whole)
+
+
+def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any]) -> None:
+    """Of several profiles the verdict, first and last, and between them every turn where `turns` asks for it.
+
+    Of one profile there is none, and the turns are what is shown.
+    """
+    from loopserve_cli.measure.verdict import verdicts
+    from loopserve_cli.output import output_console
+    from loopserve_cli.replay.tables import summary_table, turn_tables
+    from loopserve_cli.replay.verdict_lines import verdict_lines
+    from loopserve_cli.replay.verdict_table import verdict_markdown, verdict_table
+
+    output = output_console()
+    found = verdicts(records, greedy=options.sampling.temperature == 0)
+    if options.markdown:
+        output.print(verdict_markdown(found), end="", soft_wrap=True)
+        return
+    lines = verdict_lines(found, output.width)
+    for line in lines:
+        output.print(line, style="bold", soft_wrap=True)
+    if len(found) == 1 or options.turns:
         for table in turn_tables(records, options.repeat):
             output.print(table)
         output.print(summary_table(whole["summary"]))
+    if len(found) > 1:
+        output.print(verdict_table(found, output))
+    for line in lines:
+        output.print(line, style="bold", soft_wrap=True)

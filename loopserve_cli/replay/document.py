@@ -12,7 +12,9 @@ from typing import Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.measure.verdict import verdicts
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.summary_csv import summary_csv
 from loopserve_cli.stats import TurnRecord, summarise
 
 
@@ -26,12 +28,15 @@ def command_of(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str, A
 def document(
     command: Mapping[str, Any], environment: Mapping[str, Any], records: Sequence[TurnRecord]
 ) -> dict[str, Any]:
-    """The whole run as JSON types."""
+    """The whole run as JSON types; in the summary each profile has its verdict, ratios with their intervals in it."""
+    summary = summarise(records)
+    for verdict in verdicts(records, greedy=command["options"]["sampling"]["temperature"] == 0):
+        summary[verdict.profile]["verdict"] = asdict(verdict)
     return {
         "command": dict(command),
         "environment": dict(environment),
         "records": [record.to_json() for record in records],
-        "summary": summarise(records),
+        "summary": summary,
     }
 
 
@@ -48,7 +53,10 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_files(folder: Path, whole: Mapping[str, Any]) -> None:
-    """records.jsonl, records.csv (lists and tables as JSON, unknown empty) and summary.json; raises LoopserveError."""
+    """The records as JSONL and CSV (lists and tables as JSON, unknown empty), the summary as JSON and CSV.
+
+    Raises LoopserveError.
+    """
     try:
         _write_files(folder, whole)
     except OSError as error:
@@ -67,3 +75,4 @@ def _write_files(folder: Path, whole: Mapping[str, Any]) -> None:
             writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in record.items()})
     rest = {key: value for key, value in whole.items() if key != "records"}
     (folder / "summary.json").write_text(json.dumps(rest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "summary.csv").write_text(summary_csv(whole["summary"]), encoding="utf-8", newline="")

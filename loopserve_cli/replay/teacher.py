@@ -16,7 +16,8 @@ from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.measure.distributions import Rows
-from loopserve_cli.measure.fidelity import Fidelity, Reference, compare, first_difference, note, reference_of
+from loopserve_cli.measure.fidelity import Fidelity, Reference, compare, first_difference, note
+from loopserve_cli.measure.reference import full_of
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Exchange, Script
@@ -55,7 +56,7 @@ class Teacher:
 
     def __init__(self, engine: Engine, options: ReplayOptions, hearer: Hearer) -> None:
         """Nothing is known yet."""
-        self.reference = reference_of(options.profiles)
+        self.reference = full_of(options.profiles)
         self._engine = engine
         self._options = options
         self._hearer = hearer

@@ -8,6 +8,7 @@ from typing import Any
 from loopserve_cli.bench.decode.bound import Bound
 from loopserve_cli.bench.decode.rounds import Answer
 from loopserve_cli.bench.timing import spread
+from loopserve_cli.measure.ratio import paired
 
 
 def summarise(answers: Sequence[Answer], profiles: Sequence[str], bound: Bound) -> list[dict[str, Any]]:
@@ -16,10 +17,12 @@ def summarise(answers: Sequence[Answer], profiles: Sequence[str], bound: Bound) 
     for tokens in dict.fromkeys(answer.tokens for answer in answers):
         here = [answer for answer in answers if answer.tokens == tokens]
         rows = {name: row_of([answer for answer in here if answer.record.profile == name], bound) for name in profiles}
-        baseline = {answer.round: answer for answer in here if answer.record.profile == profiles[0]}
+        steps = {
+            name: {answer.round: answer.step_ms for answer in here if answer.record.profile == name}
+            for name in profiles
+        }
         for name in profiles[1:]:
-            own = [answer for answer in here if answer.record.profile == name]
-            rows[name]["gain"] = spread(baseline[answer.round].step_ms / answer.step_ms for answer in own)
+            rows[name]["gain"] = spread(paired(steps[profiles[0]], steps[name]).values())
             rows[name]["most_gain"] = rows[profiles[0]]["bound_ms"] / rows[name]["bound_ms"]
         found.append({"tokens": tokens, "profiles": rows})
     return found
