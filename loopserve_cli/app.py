@@ -145,7 +145,17 @@ def replay(
     ] = "recorded",
     repeat: Annotated[int, typer.Option(metavar="N", help="Run every dialogue N times.")] = 1,
     max_turns: Annotated[int | None, typer.Option(metavar="N", help="Stop each dialogue after N turns.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the records as JSONL and CSV.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep every turn there as it ends, and write the summary; beside it where DIR holds a run.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with the run in DIR, given as it began: only what is missing."),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -186,6 +196,7 @@ def replay(
         fidelity=len(profiles) > 1 if fidelity is None else fidelity,
         turns=turns,
         markdown=markdown,
+        resume=resume,
     )
     from loopserve_cli.replay import run
 

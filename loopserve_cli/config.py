@@ -142,9 +142,10 @@ class ChatOptions:
 class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
-    `strict` refuses a file for one bad record, which otherwise is left out. `fidelity` forces the answers of the first
-    repeat once more, to compare what was likely at their places. Of several profiles a verdict is shown; `turns` shows
-    every turn as well, `markdown` the verdict as a table for an issue or a README.
+    `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
+    of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
+    at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
+    a table for an issue or a README.
     """
 
     model: ModelOptions
@@ -162,6 +163,7 @@ class ReplayOptions:
     fidelity: bool = False
     turns: bool = False
     markdown: bool = False
+    resume: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -175,5 +177,7 @@ class ReplayOptions:
             raise UsageError(f"unknown --history {self.history!r}; choose one of {', '.join(HISTORIES)}")
         if not 1 <= self.repeat <= MOST_REPEATS:
             raise UsageError(f"--repeat is {brief(self.repeat)}, but must be from 1 to {MOST_REPEATS:,}")
+        if self.out is not None and self.resume is not None:
+            raise UsageError("--out is for a new run, --resume goes on with one in its own folder; give one of them")
         if self.max_turns is not None and not 1 <= self.max_turns <= MAX_LENGTH:
             raise UsageError(f"--max-turns is {brief(self.max_turns)}, but must be from 1 to {MAX_LENGTH}")

@@ -1,8 +1,8 @@
 """The edge of the program: errors become one line on stderr and an exit code here, and nowhere else.
 
 0 is well, 1 an error in the run, 2 wrong usage, 3 a failed `--fail-if`, 130 an interrupt (SIGINT), 143 the end that
-SIGTERM asks for: as after an interrupt, what there is so far is told and kept. A chat whose terminal closes ends with
-129 (SIGHUP), or with 1 where that signal is ignored.
+SIGTERM asks for, 129 that of a terminal that closes (SIGHUP): as after an interrupt, what there is so far is told and
+kept. A chat whose terminal closes while that signal is ignored ends with 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -26,35 +27,46 @@ from loopserve_cli.errors import LoopserveError
 from loopserve_cli.printable import printable, printable_line
 
 INTERRUPTED = 130
-TERMINATED = 143
+# The status of a process that a signal ended is this and the signal's number.
+SIGNALLED = 128
+ENDING = ("SIGTERM", "SIGHUP")
+# A terminal that closes is told of by the system and by the shell, each with a signal: both ask for the same end.
+ONE_END = 2.0
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: an interrupt to all that knows how to end on one."""
+    """SIGTERM or SIGHUP: an interrupt to all that knows how to end on one."""
 
 
 class Termination:
-    """Whether SIGTERM came."""
+    """Whether SIGTERM or SIGHUP came: `code` is then the exit code, None before."""
 
-    asked = False
+    def __init__(self) -> None:
+        """Neither came yet."""
+        self.code: int | None = None
+        self._last = -ONE_END
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, SIGTERM raises `Terminated`; without a main thread of ours, or where it is ignored, nothing."""
-        before = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
-            yield
-            return
-
-        def handler(_signal: int, _frame: FrameType | None) -> None:
-            self.asked = True
-            raise Terminated
-
-        signal.signal(signal.SIGTERM, handler)
+        """Inside, the signals raise `Terminated`; outside the main thread, or where they are ignored, they do not."""
+        main = threading.current_thread() is threading.main_thread()
+        numbers = [getattr(signal, name) for name in ENDING if main and hasattr(signal, name)]
+        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+        for number in ours:
+            signal.signal(number, self._end)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number in ours:
+                signal.signal(number, signal.SIG_DFL)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        """Ask for the end; what comes right after it must not stop what is done at the end."""
+        now = time.monotonic()
+        self.code = self.code or SIGNALLED + number
+        if now - self._last >= ONE_END:
+            self._last = now
+            raise Terminated
 
 
 def guarded(command: Any, arguments: list[str]) -> int:
@@ -77,9 +89,9 @@ def guarded(command: Any, arguments: list[str]) -> int:
         with termination.watched(), contextlib.nullcontext() if debug or sys.warnoptions else _others_quiet():
             code = _run(command, arguments)
         sys.stdout.flush()
-        return TERMINATED if termination.asked and code == INTERRUPTED else code
+        return termination.code or code if code == INTERRUPTED else code
     except KeyboardInterrupt:
-        return TERMINATED if termination.asked else INTERRUPTED
+        return termination.code or INTERRUPTED
     except BrokenPipeError:
         # The reader left, as `head` does: no error worth a line.
         _drop_stdout()
@@ -90,6 +102,8 @@ def guarded(command: Any, arguments: list[str]) -> int:
         _complain(error)
         if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
             _drop_stdout()
+            if termination.code is not None:  # a terminal that closed cannot be told anything
+                return termination.code
         return error.exit_code if isinstance(error, LoopserveError) else 1
 
 

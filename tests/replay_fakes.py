@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from loopserve_cli.config import ModelOptions, ReplayOptions, SamplingOptions
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.identity import Identity
 from loopserve_cli.profile import PolicyOptions, Profile
 from loopserve_cli.stats import TurnRecord
 
@@ -41,6 +42,7 @@ class FakeEngine:
     dtype = "float32"
     context_limit = None
     freezes = False
+    identity = Identity("fake", "c", "w", "t", "float32", None)
 
     def __init__(self, profile: Profile, fail: Callable[[str], None] = lambda text: None) -> None:
         self.profile = profile

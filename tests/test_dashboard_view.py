@@ -24,7 +24,6 @@ from test_chat_markdown import all_there_is
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.dashboard.source import attach, dialogue
 from loopserve_cli.chat.live import LiveView
-from loopserve_cli.chat.pace import Pace
 from loopserve_cli.chat.prompt import prompt_session
 from loopserve_cli.chat.repl import run_repl
 from loopserve_cli.chat.session import Attachment, Session
@@ -38,6 +37,7 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
+from loopserve_cli.pace import Pace
 from loopserve_cli.profile import load_profile
 from loopserve_cli.stats import TurnRecord
 

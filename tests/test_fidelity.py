@@ -255,6 +255,34 @@ def test_ctrl_c_while_an_answer_is_forced_keeps_its_turn(
     assert [(r["turn"], r["kl_mean"], r["ttft_ms"] is not None) for r in found["full"]] == [(1, None, True)]
 
 
+@pytest.mark.parametrize("history", ["recorded", "live"])
+def test_a_resumed_run_knows_what_an_unbroken_one_knows(
+    history: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dialogue(tmp_path)
+    _, unbroken, _ = replayed(capsys, options(path, "full", SMALL, history=history))
+    force, forced = Engine.force, []
+
+    def pressed(self: Engine, *given: Any) -> int:
+        forced.append(self.profile.name)
+        if history == "recorded" and forced.count(SMALL) == 2:
+            raise KeyboardInterrupt
+        return force(self, *given)
+
+    monkeypatch.setattr(Engine, "force", pressed)
+    stop = 130 if history == "recorded" else 0
+    assert replayed(capsys, options(path, "full", SMALL, history=history, out=tmp_path / "out"))[0] == stop
+    monkeypatch.setattr(Engine, "force", force)
+    for name in ("records.jsonl", "output_ids.jsonl"):
+        kept = (tmp_path / "out" / name).read_text().splitlines(keepends=True)
+        (tmp_path / "out" / name).write_text("".join(kept[:4]))  # full's three, and the first of the other
+    status, found, err = replayed(capsys, options(path, "full", SMALL, history=history, resume=tmp_path / "out"))
+    missing = 2 if history == "recorded" else 3  # a live dialogue begins anew
+    assert status == 0 and f"{missing} of 6 turns are missing" in err
+    for one, other in zip(found[SMALL], unbroken[SMALL], strict=True):
+        assert {name: one[name] for name in FIELDS} == pytest.approx({name: other[name] for name in FIELDS}, abs=1e-5)
+
+
 def test_a_gate_on_kl_fails_with_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = dialogue(tmp_path)
     status, _, err = replayed(capsys, options(path, "full", SMALL, fail_if=(f"{SMALL}.kl_mean>0.01",)))

@@ -15,18 +15,18 @@ from test_engine import new_engine, run, some_ids
 from loopserve_cli.chat.wait_bar import (
     TimeLeft,
     WaitBar,
-    brief,
     sizes,
     tokens,
     told_between_tensors,
-    told_within,
 )
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress, TurnDone
+from loopserve_cli.engine.layerwise import told_within
 from loopserve_cli.engine.loader import load
 from loopserve_cli.messages import Message
+from loopserve_cli.pace import brief
 from loopserve_cli.profile import load_profile
 
 

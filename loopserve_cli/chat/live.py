@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.chat.markdown import MarkdownStream
-from loopserve_cli.chat.pace import REDRAW_SECONDS, REDRAW_SHARE, Pace
 from loopserve_cli.chat.region import Region
 from loopserve_cli.chat.terminal import reflows
 from loopserve_cli.chat.thoughts import ThoughtStream
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
+from loopserve_cli.pace import REDRAW_SECONDS, REDRAW_SHARE, Pace
 from loopserve_cli.printable import printable
 
 if TYPE_CHECKING:

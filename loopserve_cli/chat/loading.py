@@ -14,9 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
-from loopserve_cli.chat.wait_bar import WIDEST, brief
+from loopserve_cli.chat.wait_bar import WIDEST
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.folders import cache_folder
+from loopserve_cli.pace import brief
 
 FILE = "load-seconds.json"
 # Of the terminal's width, beside the bar: what is being done, and " longer than last time ".

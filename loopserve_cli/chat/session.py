@@ -22,10 +22,11 @@ from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.newcomer import asides
 from loopserve_cli.chat.shown import NotShown, Shown
 from loopserve_cli.chat.view import View, is_plain, show
-from loopserve_cli.chat.wait_bar import WaitBar, tokens, told_within
+from loopserve_cli.chat.wait_bar import WaitBar, tokens
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
+from loopserve_cli.engine.layerwise import told_within
 from loopserve_cli.errors import ContextLimitError, LoopserveError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.printable import printable

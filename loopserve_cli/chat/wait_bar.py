@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from loopserve_cli.chat.figures import size
-from loopserve_cli.engine.events import PrefillProgress
+from loopserve_cli.pace import brief
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
@@ -101,22 +101,6 @@ def tokens(done: int, total: int) -> str:
 def sizes(done: int, total: int) -> str:
     """How many bytes of how many."""
     return f"{size(done)}/{size(total)}"
-
-
-def brief(seconds: float) -> str:
-    """A time that is left: whole seconds, then minutes and seconds."""
-    whole = int(seconds + 0.999)
-    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"
-
-
-@contextlib.contextmanager
-def told_within(engine: Engine, tell: Callable[[PrefillProgress], None]) -> Iterator[None]:
-    """Inside, `tell` hears layer by layer how far a long prefill is within its chunks."""
-    engine.on_progress = tell
-    try:
-        yield
-    finally:
-        engine.on_progress = None
 
 
 @contextlib.contextmanager

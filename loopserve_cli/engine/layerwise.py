@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from loopserve_cli.engine.events import PrefillProgress
 from loopserve_cli.profiling import Stopwatch
+
+if TYPE_CHECKING:
+    from loopserve_cli.engine.engine import Engine
 
 Tell = Callable[[PrefillProgress], None]
 
@@ -28,3 +33,13 @@ def telling(
             tell(replace(at_end, done=at_end.done - chunk + part, ms=watch.now() - began))
 
     return at_layer
+
+
+@contextlib.contextmanager
+def told_within(engine: Engine, tell: Callable[[PrefillProgress], None]) -> Iterator[None]:
+    """Inside, `tell` hears layer by layer how far a long prefill is within its chunks."""
+    engine.on_progress = tell
+    try:
+        yield
+    finally:
+        engine.on_progress = None

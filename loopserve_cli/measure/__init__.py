@@ -1,1 +1,1 @@
-"""What is made of measured turns, wherever they come from: ratios with intervals, a verdict, conditions on them."""
+"""What is measured, kept and made of it, wherever it comes from: a run's folder, ratios with intervals, a verdict."""

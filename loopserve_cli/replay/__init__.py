@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
-from loopserve_cli.errors import UsageError
+from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
 
 OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
@@ -38,10 +40,10 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     """Replay and report; the exit status.
 
     0: every turn ended; 1: a turn failed, the others were measured; 3: a `--fail-if` gate failed, whether
-    or not a turn did; 130: interrupted, what was measured until then is reported. Raises UsageError and
-    TranscriptError before the model is loaded, ModelError while it is.
+    or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
+    while it is. Whatever ends the run, what was measured until then is reported first.
     """
-    from loopserve_cli.replay.document import prepare_folder
+    from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.script import read_scripts
 
@@ -49,16 +51,22 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     check_names(names)
     gates = [parse_gate(text, names) for text in options.fail_if]
     scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
-    if options.out is not None:
-        prepare_folder(options.out)
-    from loopserve_cli.output import CleanConsole
+    with contextlib.closing(Book.opened(options, scripts)) as book:
+        from loopserve_cli.output import CleanConsole
 
-    console = CleanConsole(stderr=True)
-    records, environment, interrupted = measure(options, scripts, console, open_engine)
-    report(options, scripts, records, environment, console)
-    if interrupted:
+        console = CleanConsole(stderr=True)
+        if options.out not in (None, book.path):
+            console.print(f"{options.out} holds another run; this one goes to {book.path}", soft_wrap=True)
+        records, environment, ended_by = measure(options, scripts, console, open_engine, book)
+        # A disk that refused a turn refuses more; that is told once.
+        told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
+        with contextlib.suppress(*told):
+            report(options, scripts, records, environment, console, book)
+    if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
+    if ended_by is not None:
+        raise ended_by
     greedy = options.sampling.temperature == 0
     failures = [line for gate in gates for line in gate.failures(records, names, greedy)]
     for line in failures:
@@ -76,40 +84,56 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def measure(
-    options: ReplayOptions, scripts: Sequence[Script], console: Console, open_engine: OpenEngine
-) -> tuple[list[TurnRecord], dict[str, Any], bool]:
-    """Load, warm up and replay; the records, the environment, and whether Ctrl-C cut it short."""
+    options: ReplayOptions, scripts: Sequence[Script], console: Console, open_engine: OpenEngine, book: Book
+) -> tuple[list[TurnRecord], dict[str, Any], BaseException | None]:
+    """Load, warm up and replay; the records, the environment, and what cut it short.
+
+    What comes before a turn was measured, an interrupt aside, is raised.
+    """
     from loopserve_cli.collector import settled
+    from loopserve_cli.engine.layerwise import told_within
     from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.measure.progress import Progress
+    from loopserve_cli.replay.document import command_of
+    from loopserve_cli.replay.missing import missing_passes, turns_to_do
     from loopserve_cli.replay.runner import Runner
     from loopserve_cli.replay.watch import watching
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)
 
-    environment: dict[str, Any] = {}
+    environment = book.environment
     runner: Runner | None = None
-    interrupted = False
+    ended_by: BaseException | None = None
     for script in scripts:
         if script.history != options.history:
             say(f"{script.id}: the file does not have all answers, so the model's own are kept (history: live)")
     turns = sum(len(script.exchanges) for script in scripts) * len(options.profiles) * options.repeat
+    kept = [turn.record for turn in book.kept]
+    missing = missing_passes(options, scripts, kept)
+    to_do = turns_to_do(scripts, missing)
+    if options.resume is not None:
+        say(f"resuming {book.path}: {to_do.total()} of {turns} turns are missing")
     try:
         engine = open_engine(options, say)
-        environment = describe(engine.device)
-        with watching(console, turns, options.repeat) as watch:
-            runner = Runner(engine, options, scripts, watch)
+        environment = book.begin(engine, command_of(options, scripts), describe(engine.device))
+        progress = Progress([profile.name for profile in options.profiles], turns, to_do, kept)
+        with watching(console, progress, options.repeat) as watch:
+            runner = Runner(engine, options, scripts, watch, missing, book.date, book.keep, book.kept)
+            watch.draws_while_decoding = engine.device == "cpu"
             say("warm-up: one short turn per profile, not recorded")
             if options.fidelity:
                 say(FIDELITY)
             runner.warm_up()
-            with settled():
+            with settled(), told_within(engine, watch.event):
                 runner.run()
-    except KeyboardInterrupt:
-        interrupted = True
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and not (runner and runner.measured):
+            raise
+        ended_by = error
     environment["loadavg_end"] = load_average()
-    measured = runner.measured if runner is not None else []
-    return [turn.record for turn in measured], environment, interrupted
+    measured = book.all_with(runner.measured if runner is not None else [])
+    return [turn.record for turn in measured], environment, ended_by
 
 
 def report(
@@ -118,15 +142,16 @@ def report(
     records: Sequence[TurnRecord],
     environment: dict[str, Any],
     console: Console,
+    book: Book,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     try:
-        if options.out is not None:
-            data.write_files(options.out, whole)
-            console.print(f"wrote records and summary to {options.out}", markup=False)
+        if book.begun:
+            book.finish(data.files_of(whole))
+            console.print(f"wrote records and summary to {book.path}", soft_wrap=True)
     finally:
         show(options, records, whole, console)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.config import ReplayOptions
-from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.measure.verdict import verdicts
 from loopserve_cli.replay.script import Script
 from loopserve_cli.replay.summary_csv import summary_csv
@@ -40,39 +40,23 @@ def document(
     }
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder and see that it can be written to; raises UsageError before anything was measured."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "records.jsonl"
-        probe.open("a", encoding="utf-8").close()
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--out {folder}: it, or a part of its path, is a file; give a folder") from None
-    except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}; give another folder") from None
+def files_of(whole: Mapping[str, Any]) -> dict[str, str]:
+    """What `--out` holds in the end, by name.
 
-
-def write_files(folder: Path, whole: Mapping[str, Any]) -> None:
-    """The records as JSONL and CSV (lists and tables as JSON, unknown empty), the summary as JSON and CSV.
-
-    Raises LoopserveError.
+    The records as JSONL and CSV (lists and tables as JSON, unknown empty), the summary as JSON and CSV.
     """
-    try:
-        _write_files(folder, whole)
-    except OSError as error:
-        raise LoopserveError(f"--out {folder}: not all of it was written: {error.strerror}; free some space") from None
-
-
-def _write_files(folder: Path, whole: Mapping[str, Any]) -> None:
     records: list[dict[str, Any]] = whole["records"]
-    with (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
-        for record in records:
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-    with (folder / "records.csv").open("w", encoding="utf-8", newline="") as table:
-        writer = csv.DictWriter(table, [f.name for f in fields(TurnRecord)], lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in record.items()})
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [f.name for f in fields(TurnRecord)], lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in record.items()})
     rest = {key: value for key, value in whole.items() if key != "records"}
-    (folder / "summary.json").write_text(json.dumps(rest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "summary.csv").write_text(summary_csv(whole["summary"]), encoding="utf-8", newline="")
+    summary = json.dumps(rest, indent=2, ensure_ascii=False) + "\n"
+    return {
+        "records.jsonl": lines,
+        "records.csv": table.getvalue(),
+        "summary.json": summary,
+        "summary.csv": summary_csv(whole["summary"]),
+    }

@@ -137,6 +137,33 @@ class Teacher:
             self._unknown(error)
         return found
 
+    def again(self, script: Script, begin: Callable[[Script], Conversation], kept: Mapping[int, Measured]) -> None:
+        """What full attention said at turns that an earlier run measured, by number: once more, and not timed."""
+        one = replace(self._options.sampling, max_new_tokens=1)
+        assert self.reference is not None
+        try:
+            self._engine.reset()
+            self._engine.set_profile(self.reference)
+            with self.noting():
+                conversation = begin(script)
+                for number, turn in kept.items():
+                    exchange, record = script.exchanges[number - 1], turn.record
+                    for _ in conversation.ask(exchange.user, one):
+                        pass
+                    self.judge(conversation, script, self.reference, number, turn)
+                    if script.history == "recorded":
+                        conversation.replace_answer(exchange.recorded or "", exchange.reasoning)
+                    else:
+                        conversation.replace_answer(record.output_text or "", record.reasoning_text)
+        except FAILURES as error:
+            self._unknown(error)
+
+    def recall(self, kept: Sequence[Measured]) -> None:
+        """Turns of an earlier run, so that later answers are compared with full attention's there."""
+        for turn in kept:
+            if self.reference is not None and turn.record.profile == self.reference.name and turn.record.repeat == 1:
+                self.diverged(turn, self.reference)
+
     def _reference(self, number: int) -> Reference | None:
         """What full attention said at this turn; None where that is unknown, or the history was another."""
         taught, start = self._taught.get(number), self._engine.start

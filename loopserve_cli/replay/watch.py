@@ -1,63 +1,169 @@
-"""What a person sees on stderr while a replay runs: a bar on a terminal, a line per dialogue elsewhere."""
+"""What a person sees on stderr while a replay runs: a live table on a terminal, a line every few seconds elsewhere.
+
+It is told of every event of a turn, whose clock stands still meanwhile, and draws now and then; see `Stopwatch`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
+from loopserve_cli.engine.events import Event, PrefillProgress, Token
+from loopserve_cli.measure.progress import Progress, SoFar
+from loopserve_cli.output import new_table
+from loopserve_cli.pace import Pace, brief
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.tables import number
+from loopserve_cli.stats import TurnRecord
+
+TABLE_SECONDS, TABLE_SHARE = 0.25, 0.05
+LINE_SECONDS = 5.0
+BAR_WIDTH = 30
 
 
 class Watch:
-    """Draws only when told of something, between turns, so that drawing is in nobody's time."""
+    """Follows a run and draws it. Use `watching` to make one."""
 
-    def __init__(self, console: Console, progress: Progress, task: TaskID, repeats: int) -> None:
-        """Use `watching` to make one."""
+    def __init__(self, console: Console, progress: Progress, repeats: int, clock: Callable[[], float]) -> None:
+        """Nothing runs yet. Without a terminal, or on a dumb one, there are only lines."""
         self.console = console
+        self.progress = progress
         self.repeats = repeats
-        self._text = "replay"
-        self._progress = progress
-        self._task = task
+        # A GPU computes the next token while this one is read, and the clock goes on: nothing may be drawn then.
+        self.draws_while_decoding = True
+        plain = not console.is_terminal or console.is_dumb_terminal
+        self._pace = Pace(clock, seconds=LINE_SECONDS) if plain else Pace(clock, TABLE_SHARE, TABLE_SECONDS)
+        self._clock = clock
+        self._live = None if plain else Live(console=console, auto_refresh=False, transient=True)
+        self._what = self._doing = ""
+        self._script: Script | None = None
+        self._tokens = 0
+        self._closed = False
+        self._rows: list[SoFar] = []
 
     def begin(self, script: Script, profile: Profile, repeat: int) -> None:
         """Name what runs now."""
-        text = f"{script.id} · {profile.name}" + (f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else "")
-        self._text = text
-        if self._progress.disable:
-            turns = len(script.exchanges)
-            self.console.print(f"{text} · {turns} turn{'s' if turns > 1 else ''}", markup=False)
-        else:
-            self._progress.update(self._task, description=text, refresh=True)
+        if self._script is None:
+            self.progress.begin()
+        self._script = script
+        of_repeats = f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else ""
+        self._what, self._doing = f"{script.id} · {profile.name}{of_repeats}", ""
+        self._draw_if_due()
+
+    def event(self, event: Event) -> None:
+        """Something happened within a turn."""
+        if isinstance(event, PrefillProgress):
+            self._tokens = 0
+            self._doing = f"prefill {event.done:,}/{event.total:,} tokens"
+        elif isinstance(event, Token):
+            self._tokens += 1
+            self._doing = ""
+            if not self.draws_while_decoding:
+                return
+        self._draw_if_due()
+
+    def ended(self, record: TurnRecord) -> None:
+        """A turn is over."""
+        self._tokens, self._doing = 0, ""
+        self.progress.ended(record)
+        self._rows = []
+        self._draw_if_due()
 
     def advance(self, turns: int) -> None:
-        """Count turns as done."""
-        self._progress.update(self._task, description=self._text, advance=turns, refresh=not self._progress.disable)
+        """The last so many turns of the dialogue are not run."""
+        if self._script is not None:
+            last = len(self._script.exchanges)
+            self.progress.left_out((self._script.id, last - place) for place in range(turns))
 
     def forcing(self, tokens: int) -> None:
-        """Say on a terminal that a given answer is decoded, until the next dialogue is named or a turn counted."""
-        if not self._progress.disable:
-            doing = f"fidelity, {tokens} tokens"
-            self._progress.update(self._task, description=f"{self._text} · {doing}", refresh=True)
+        """A given answer is decoded, which is in no timing."""
+        self._doing = f"fidelity, {tokens:,} tokens"
+        self._draw_if_due()
 
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
-        self.console.print(line, style="yellow", markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError):
+            self.console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Inside, it may draw; a terminal that closes meanwhile ends the drawing, and not the run."""
+        if self._live is not None:
+            self._live.start()
+        try:
+            yield
+        finally:
+            if self._live is not None:
+                with contextlib.suppress(OSError):
+                    self._live.stop()
+
+    def _draw_if_due(self) -> None:
+        if self._closed or not self._pace.due():
+            return
+        start = self._clock()
+        try:
+            if self._live is None:
+                self.console.print(self.line(), markup=False, soft_wrap=True)
+            else:
+                self._live.update(self.table(), refresh=True)
+        except OSError:
+            self._closed = True
+        self._pace.drawn(start)
+
+    def _phase(self) -> str:
+        """What the turn is doing now, behind what runs."""
+        doing = self._doing or (f"token {self._tokens:,}" if self._tokens else "")
+        return f"{self._what} · {doing}" if doing else self._what
+
+    def _times(self) -> str:
+        left = self.progress.seconds_left
+        gone = f"{brief(self.progress.seconds_gone)} gone"
+        return gone if left is None else f"{gone}, {brief(left)} left"
+
+    def line(self) -> str:
+        """All of it in a line, but for the profiles."""
+        return f"{self.progress.done:,} of {self.progress.total:,} turns, {self._times()}: {self._phase()}"
+
+    def table(self) -> Group:
+        """What runs, how far it is, and each profile beside the first."""
+        done, total = self.progress.done, self.progress.total
+        row = Table.grid(padding=(0, 1))
+        row.add_row(ProgressBar(total, done, BAR_WIDTH), f"{done:,}/{total:,} turns", self._times())
+        self._rows = self._rows or self.progress.so_far()
+        return Group(Text(self._phase(), no_wrap=True, overflow="ellipsis"), row, profiles_table(self._rows))
 
 
-@contextmanager
-def watching(console: Console, turns: int, repeats: int) -> Iterator[Watch]:
-    """A watch over a run of so many turns in all; its bar goes away at the end."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("turns"),
-        TimeElapsedColumn(),
-    )
-    plain = not console.is_terminal or console.is_dumb_terminal
-    with Progress(*columns, console=console, auto_refresh=False, transient=True, disable=plain) as progress:
-        yield Watch(console, progress, progress.add_task("replay", total=turns), repeats)
+def profiles_table(rows: list[SoFar]) -> Table:
+    """Medians of every profile, and how many times as fast as the first it is."""
+    table = new_table()
+    table.add_column("profile", no_wrap=True, overflow="ellipsis")
+    with_kl = any(row.kl is not None for row in rows)
+    for name in ("turns", "TTFT ms", "", "next token ms", "", *(["KL"] if with_kl else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [f"{row.turns:,}", number(row.ttft_ms), _times_as_fast(row.ttft_ratio)]
+        cells += [number(row.tpot_ms), _times_as_fast(row.tpot_ratio), *([number(row.kl)] if with_kl else [])]
+        table.add_row(Text(row.profile), *cells)
+    return table
+
+
+def _times_as_fast(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"
+
+
+@contextlib.contextmanager
+def watching(
+    console: Console, progress: Progress, repeats: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Watch]:
+    """A watch over a run; what it drew last goes away at the end."""
+    watch = Watch(console, progress, repeats, clock)
+    with watch.shown():
+        yield watch

@@ -10,8 +10,9 @@ from loopserve_cli.chat.commands.command import no_argument
 from loopserve_cli.chat.comparison import comparison
 from loopserve_cli.chat.interrupts import quiet_keyboard
 from loopserve_cli.chat.session import Session
-from loopserve_cli.chat.wait_bar import WaitBar, tokens, told_within
+from loopserve_cli.chat.wait_bar import WaitBar, tokens
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
+from loopserve_cli.engine.layerwise import told_within
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.profile import Profile, load_profile

@@ -1,4 +1,4 @@
-"""How often a screen is drawn."""
+"""How often a screen is drawn, and how the time is written that a wait still takes."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ class Pace:
         else:
             due = start + took / self._share
         self._next = max(start + self._seconds, due)
+
+
+def brief(seconds: float) -> str:
+    """A time that is left: whole seconds, then minutes and seconds."""
+    whole = int(seconds + 0.999)
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02} min"

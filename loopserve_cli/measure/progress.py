@@ -1,0 +1,134 @@
+"""How far a run is: turns, time gone and left, and what every profile measured so far. It draws nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from loopserve_cli.measure.turn_key import TurnKey, key_of
+from loopserve_cli.stats import TurnRecord
+
+# A turn of a dialogue, by the dialogue's id and the turn's number: it takes about as long in every repeat.
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """One profile's turns until now, and the median over the same turns of the first profile's times by its.
+
+    A ratio of 2 is twice as fast. The times are medians over the turns that every profile has; while there is none,
+    over its own. `kl` is a mean. None is unknown.
+    """
+
+    profile: str
+    turns: int
+    ttft_ms: float | None
+    ttft_ratio: float | None
+    tpot_ms: float | None
+    tpot_ratio: float | None
+    kl: float | None
+
+
+class Progress:
+    """Counts the turns of a run, of which some may have been measured before."""
+
+    def __init__(
+        self,
+        profiles: Sequence[str],
+        total: int,
+        to_do: Mapping[Place, int],
+        kept: Iterable[TurnRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Of `total` turns each is still to be run as often as `to_do` says; `clock` gives seconds."""
+        self.profiles = profiles
+        self.total = total
+        self._records = {key_of(record): record for record in kept}
+        self._to_do = Counter(to_do)
+        self._took: dict[Place, list[float]] = {}
+        self._clock = clock
+        self._began = self._last = clock()
+        self._left: float | None = None
+
+    def begin(self) -> None:
+        """The first turn comes now: what was before is no part of any turn's time."""
+        self._began = self._last = self._clock()
+
+    @property
+    def done(self) -> int:
+        """The turns that are over, those that were never run because one before them failed among them."""
+        return self.total - self._to_do.total()
+
+    def ended(self, record: TurnRecord) -> None:
+        """A turn is over; it took the time since the one before."""
+        now = self._clock()
+        place = (record.conversation_id or "", record.turn or 0)
+        self._took.setdefault(place, []).append(now - self._last)
+        self._records[key_of(record)] = record
+        self._to_do[place] -= 1
+        self._last, self._left = now, None
+
+    def left_out(self, places: Iterable[Place]) -> None:
+        """These turns are not run, each once."""
+        self._to_do.subtract(places)
+        self._left = None
+
+    def _estimate(self) -> float:
+        """What is left, by what the same turns took where they ran already, and by the mean of all for others."""
+        mean = statistics.fmean(seconds for row in self._took.values() for seconds in row)
+        each = {place: statistics.fmean(row) for place, row in self._took.items()}
+        return sum(times * each.get(place, mean) for place, times in self._to_do.items())
+
+    @property
+    def seconds_gone(self) -> float:
+        """Since this began."""
+        return self._clock() - self._began
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Counted down since the last turn ended; None before one has."""
+        if not self._took:
+            return None
+        if self._left is None:
+            self._left = self._estimate()
+        return max(0.0, self._left - (self._clock() - self._last))
+
+    def so_far(self) -> list[SoFar]:
+        """Every profile's row, the first one's first; one without a turn yet has only unknowns."""
+        rows = {profile: self._of(profile) for profile in self.profiles}
+        begun = [row for row in rows.values() if row]
+        common = set.intersection(*map(set, begun)) if begun else set()
+        return [self._row(profile, own, rows[self.profiles[0]], common or set(own)) for profile, own in rows.items()]
+
+    def _of(self, profile: str) -> dict[TurnKey, TurnRecord]:
+        """A profile's turns that did not fail, by a key that is the same for every profile."""
+        found = {key: record for key, record in self._records.items() if key.profile == profile}
+        return {replace(key, profile=None): record for key, record in found.items() if record.error is None}
+
+    def _row(
+        self, profile: str, own: dict[TurnKey, TurnRecord], first: dict[TurnKey, TurnRecord], shared: set[TurnKey]
+    ) -> SoFar:
+        times = [own[key] for key in shared if key in own]
+        pairs = [(first[key], own[key]) for key in own if key in first and own is not first]
+        kl = [record.kl_mean for record in own.values() if record.kl_mean is not None]
+        return SoFar(
+            profile,
+            len(own),
+            _median(record.ttft_ms for record in times),
+            _median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
+            _median(record.tpot_ms for record in times),
+            _median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
+            statistics.fmean(kl) if kl else None,
+        )
+
+
+def _ratio(first: float | None, other: float | None) -> float | None:
+    return first / other if first is not None and other else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
