@@ -15,10 +15,10 @@ import torch
 from loopserve_cli import app
 from loopserve_cli.config import ModelOptions, ReplayOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine import distributions
+from loopserve_cli.engine.distributions import Rows, divergence, log_probabilities
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import LoadedModel
-from loopserve_cli.measure import distributions
-from loopserve_cli.measure.distributions import Rows, divergence, log_probabilities
 from loopserve_cli.measure.fidelity import first_difference
 from loopserve_cli.measure.reference import full_of
 from loopserve_cli.messages import Message

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loopserve_cli.measure.distributions import Rows, Sums, log_probabilities
+from loopserve_cli.engine.distributions import Rows, Sums, log_probabilities
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine.distributions import Rows
 from loopserve_cli.errors import LoopserveError
-from loopserve_cli.measure.distributions import Rows
 from loopserve_cli.measure.fidelity import Fidelity, Reference, compare, first_difference, note
 from loopserve_cli.measure.reference import full_of
 from loopserve_cli.profile import Profile
