@@ -162,6 +162,15 @@ def replay(
             metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
         ),
     ] = None,
+    fidelity: Annotated[
+        bool | None,
+        typer.Option(
+            "--fidelity/--no-fidelity",
+            help="Decode the recorded answers once more, untimed, and compare with full attention token by token. "
+            "Default: with several profiles.",
+            show_default=False,
+        ),
+    ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
     turns: Annotated[bool, typer.Option("--turns", help="Of several profiles, show every turn as well.")] = False,
@@ -184,6 +193,7 @@ def replay(
         fail_if=tuple(fail_if or ()),
         special_tokens=special_tokens,
         strict=strict,
+        fidelity=len(profiles) > 1 if fidelity is None else fidelity,
         turns=turns,
         markdown=markdown,
         resume=resume,

@@ -143,8 +143,9 @@ class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
-    of a run which is to go on. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the
-    verdict as a table for an issue or a README.
+    of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
+    at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
+    a table for an issue or a README.
     """
 
     model: ModelOptions
@@ -159,6 +160,7 @@ class ReplayOptions:
     fail_if: tuple[str, ...] = ()
     special_tokens: bool = False
     strict: bool = False
+    fidelity: bool = False
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None

@@ -165,6 +165,24 @@ class Conversation:
         self.messages[-1] = replace(self.messages[-1], content=text, partial=False, reasoning=reasoning)
         self.prefill()
 
+    def answer_ids(self, text: str, reasoning: str | None = None, partial: bool = False) -> list[int]:
+        """The ids with which the model would say `text` as its last answer, up to the token that ends it.
+
+        A `partial` answer ends without that token. Empty where the template writes what was said before otherwise
+        once there is an answer.
+        """
+        assert self.messages and self.messages[-1].role == "assistant"
+        asked = self.messages[:-1]
+        prompt = self.template.ids(asked, generation_prompt=True)
+        whole = self.template.ids([*asked, Message("assistant", text, reasoning=reasoning)], generation_prompt=False)
+        said = common_prefix(self.template.ids(asked, generation_prompt=False), prompt)
+        begins = common_prefix(prompt, whole)
+        if begins < said:
+            return []
+        answer = whole[begins:]
+        end = next((place for place, token in enumerate(answer) if token in self.engine.stop_ids), len(answer))
+        return answer[: end if partial else end + 1]
+
     def prefill(self) -> None:
         """Feed what the engine does not hold yet, without generating; nothing is fed before the first message."""
         if self._begun:

@@ -9,7 +9,7 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any
 
@@ -38,6 +38,11 @@ class TurnRecord:
     step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
     Of the cache: the kv_store bytes are allocated, the kv_used bytes hold tokens.
+    Of fidelity (replay): an answer that is given is forced token by token, tokens_forced of them. nll is their mean
+    negative log-likelihood in nats, nll_change how much that is above full attention's; kl_mean is the mean KL
+    divergence of the next-token distribution from full attention's, in nats, agreement the share of them at which the
+    most likely tokens are the same. diverged_at is the first place where the greedy answer, left to itself, parts from
+    full attention's; None where it does not, or it is unknown.
     streamed_bytes is what came from the host's memory to the device to be read (tier host), the prefill's included.
     """
 
@@ -99,6 +104,9 @@ class TurnRecord:
     agreement: float | None = None
     kl_mean: float | None = None
     nll: float | None = None
+    nll_change: float | None = None
+    tokens_forced: int | None = None
+    diverged_at: int | None = None
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -184,7 +192,14 @@ SUMMARISED = (
     "rss_bytes",
     "peak_device_bytes",
     "agreement",
+    "kl_mean",
+    "nll",
+    "nll_change",
+    "tokens_forced",
+    "diverged_at",
 )
+# Means over an answer's tokens: over turns their mean is that of all tokens, not of turns.
+OF_FORCED_TOKENS = ("agreement", "kl_mean", "nll", "nll_change")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +235,20 @@ def distribution(values: Iterable[float | None]) -> Distribution | None:
     )
 
 
+def spread_of(records: Sequence[TurnRecord], name: str) -> Distribution | None:
+    """The distribution of one measure over turns, the gaps between tokens pooled; None when none is known.
+
+    What is a mean over the tokens of a forced answer has as its mean that over all of these tokens.
+    """
+    if name == "itl_ms":
+        return distribution(gap for r in records for gap in r.itl_ms)
+    spread = distribution(getattr(r, name) for r in records)
+    if spread is None or name not in OF_FORCED_TOKENS:
+        return spread
+    known = [(getattr(r, name), r.tokens_forced or 1) for r in records if getattr(r, name) is not None]
+    return replace(spread, mean=statistics.fmean(*zip(*known, strict=True)))
+
+
 def summarise(records: Sequence[TurnRecord]) -> dict[str, dict[str, Any]]:
     """Per profile: turns, failures, and the distribution of each measure in `SUMMARISED`.
 
@@ -230,11 +259,9 @@ def summarise(records: Sequence[TurnRecord]) -> dict[str, dict[str, Any]]:
         of_profile = [r for r in records if (r.profile or "n/a") == profile]
         good = [r for r in of_profile if r.error is None]
         row: dict[str, Any] = {"turns": len(of_profile), "failed": len(of_profile) - len(good)}
-        for name in SUMMARISED:
-            spread = distribution(getattr(r, name) for r in good)
+        for name in (*SUMMARISED, "itl_ms"):
+            spread = spread_of(good, name)
             row[name] = asdict(spread) if spread else None
-        gaps = distribution(gap for r in good for gap in r.itl_ms)
-        row["itl_ms"] = asdict(gaps) if gaps else None
         summary[profile] = row
     return summary
 

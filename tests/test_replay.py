@@ -139,18 +139,20 @@ def test_the_document_has_every_field_of_every_turn(two_turns, capsys):
     assert whole["command"]["options"]["sampling"]["seed"] == 7
 
 
-def test_agreement_is_the_share_of_greedy_tokens_equal_to_full(two_turns, capsys):
-    # The fakes answer "f12" and "l12": of three tokens, the first differs.
-    Session().run(options(two_turns, "loop", "full", json=True))
-    by_profile = {r["profile"]: r["agreement"] for r in document(capsys)["records"]}
-    assert by_profile == {"full": None, "loop": pytest.approx(2 / 3)}
+def test_the_place_where_a_greedy_answer_parts_from_fulls(two_turns, capsys):
+    # The fakes answer "f12" and "l12"; full goes first, whatever the order, so that the others can be compared.
+    session = Session()
+    session.run(options(two_turns, "loop", "full", "fast", json=True))
+    assert [name for name, _ in session.log] == ["full", "full", "loop", "loop", "fast", "fast"]
+    by_profile = {r["profile"]: (r["diverged_at"], r["agreement"]) for r in document(capsys)["records"]}
+    assert by_profile == {"full": (None, None), "loop": (0, None), "fast": (None, None)}
 
 
-def test_there_is_no_agreement_when_sampling_or_without_full(two_turns, capsys):
+def test_where_answers_part_is_unknown_when_sampling_or_without_full(two_turns, capsys):
     Session().run(options(two_turns, "full", "loop", sampling=SamplingOptions(temperature=1.0), json=True))
-    assert {r["agreement"] for r in document(capsys)["records"]} == {None}
+    assert {r["diverged_at"] for r in document(capsys)["records"]} == {None}
     Session().run(options(two_turns, "loop", json=True))
-    assert {r["agreement"] for r in document(capsys)["records"]} == {None}
+    assert {r["diverged_at"] for r in document(capsys)["records"]} == {None}
 
 
 def fail_on(word: str, error: BaseException):

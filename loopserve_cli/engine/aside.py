@@ -18,12 +18,15 @@ class Aside(Held):
     """What a detour holds: at first the same as `of`, whose store it shares. `of` is not to be used meanwhile."""
 
     def __init__(self, of: Held, profile: Profile) -> None:
-        """Under `profile`, whose tier must be that of the store. A tier that evicts cannot go back."""
-        assert not of.freezes and profile.retain["tier"] == of.profile.retain["tier"]
+        """Under `profile`, whose tier must be that of the store. One that evicts goes back only to its open segment."""
+        assert profile.retain["tier"] == of.profile.retain["tier"]
         self.tokens = list(of.tokens)
         self.made_under = dict(of.made_under)
         self._layers, self._lengths, self.store = of.layout
         self._begin_under(profile)
+        self._least = of.turn_began
+        self._eviction = None  # a detour compresses nothing
+        self.decode.freezes = False
         self._untouched = len(of.tokens)
         self._taken: list[list[tuple[Tensor, Tensor] | None]] = []  # from the end of the dialogue to its beginning
 
@@ -31,6 +34,7 @@ class Aside(Held):
     def rewind(self, length: int) -> None:
         """As before; rows that the dialogue has are copied first."""
         kept = length if self._lengths is None else self._lengths.kept(len(self.tokens), length)
+        assert kept >= self._least, "what a tier that evicts has frozen is gone"
         if kept < self._untouched:
             with memory_told("keeping the dialogue's cache aside"):
                 self._taken.append([self._copied(number, kept) for number in range(len(self.store.layers))])
@@ -52,9 +56,10 @@ class Aside(Held):
                     layer.update(*pair)
 
     def _copied(self, number: int, start: int) -> tuple[Tensor, Tensor] | None:
-        """A layer's rows from `start` to those of the detour, on the host; None where it has none."""
+        """A layer's rows of the tokens from `start` to those of the detour, on the host; None where it has none."""
         layer = self.store.layers[number]
-        if layer.keys is None or layer.length <= start:
+        first, last = start - layer.dropped, self._untouched - layer.dropped
+        if layer.keys is None or layer.length <= first:
             return None
-        keys, values = (part[:, :, start : self._untouched].to("cpu", copy=True) for part in layer.rows())
+        keys, values = (part[:, :, first:last].to("cpu", copy=True) for part in layer.rows())
         return keys, values

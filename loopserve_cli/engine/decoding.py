@@ -6,7 +6,7 @@ host decides or counts happens outside of the pass, so that the pass can be capt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,15 @@ class _Layer:
     scaling: float
     chosen: bool = False
     accumulated: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a turn's prefill showed of one layer, copied: later steps do not change it."""
+
+    ring: Ring
+    scaling: float
+    accumulated: Tensor | None
 
 
 class DecodeTurn:
@@ -119,6 +128,18 @@ class DecodeTurn:
         if self.policy.accumulates:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
+
+    def noted(self) -> dict[int, Noted]:
+        """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""
+        return {n: Noted(s.buffers.ring.copy(), s.scaling, s.accumulated) for n, s in self._layers.items()}
+
+    def recall(self, noted: Mapping[int, Noted], captures: bool) -> None:
+        """Be as before a turn's first step, of which this was noted; nothing was seen or decoded here yet."""
+        assert not self._layers and not self._buffers
+        self.captures = captures
+        for number, one in noted.items():
+            buffers = self._buffers[number] = LayerBuffers(one.ring.copy())
+            self._layers[number] = _Layer(buffers, one.scaling, accumulated=one.accumulated)
 
     @property
     def steady(self) -> bool:

@@ -17,6 +17,7 @@ from loopserve_cli.engine.aside import Aside
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.finite import healthy, numbers_error, undone_unless_numbers
+from loopserve_cli.engine.forcing import Given, Start, forced
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
@@ -74,6 +75,9 @@ class Engine:
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self.keeps_lines = False
         self.lines: ChosenLines | None = None
+        # Whether a turn notes where its answer begins, for `force`; that is done while the clock stands still.
+        self.keeps_start = False
+        self.start: Start | None = None
         self._begin_under(profile)
 
     @property
@@ -82,6 +86,11 @@ class Engine:
         if self._torch_device.type == "cuda":
             return torch.cuda.get_device_name(self._torch_device)
         return self._torch_device.type
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        return self._stop_ids
 
     @property
     def dtype(self) -> str:
@@ -179,14 +188,15 @@ class Engine:
         return [self._held.read_between(layer, cuts) for layer in range(self._layers)]
 
     @contextmanager
-    def aside(self, profile: Profile | None = None) -> Iterator[None]:
+    def aside(self, profile: Profile | None = None, within_turn: bool = False) -> Iterator[None]:
         """Inside, turns may be taken, under another profile of the same tier; afterwards all is held as before.
 
         Under a tier that evicts only under the same profile, and whoever asks must rewind: what it has frozen stays.
+        Not so `within_turn`, where nothing is rewound that came before the last turn, and no turn is begun.
         """
         before = self._held, self.profile, self.policy, self._stepper
         keeps, lines, underway = self.keeps_lines, self.lines, self._underway
-        held = self._held if self.freezes else Aside(self._held, profile or self.profile)
+        held = self._held if self.freezes and not within_turn else Aside(self._held, profile or self.profile)
         assert profile is None or isinstance(held, Aside)
         self._held, self.keeps_lines = held, False
         try:
@@ -209,7 +219,7 @@ class Engine:
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
-        self.lines = None
+        self.lines = self.start = None
         self._held.reset()
         self._begin_under(self.profile, self._stepper.refusal)
         empty_cache(self._torch_device)
@@ -302,6 +312,7 @@ class Engine:
         self._check_context(len(ids) + 1)
         watch = Stopwatch(self._gpus, submitted)
         self._stepper.replays = 0
+        self.start = None
         held = len(self.tokens)
         ids = self._with_stale(ids)
         cached = len(self.tokens)
@@ -355,6 +366,9 @@ class Engine:
                 with whole_or_nothing(self._held, self._torch_device):
                     drawn = self._stepper.launch(drawn, held, decode, sampler)
             with watch.paused(not ahead):
+                if self.keeps_start and len(output) == 1:
+                    assert logits is not None
+                    self.start = Start(held, logits, decode.noted(), decode.captures)
                 yield Token(token, text, stream.reasoning, stamps[-1])
             if finish is not None or cancelled():
                 finish = finish or "cancelled"
@@ -395,6 +409,25 @@ class Engine:
         )
         self._note_lines(prefill)
         yield TurnDone(record)
+
+    def force(self, ids: Sequence[int], see: Callable[[Tensor], None]) -> int:
+        """Decode `ids` as the answer of the turn that just ended, under its profile, and leave all as it was.
+
+        `see` gets the logits [1, V] that each of them would have been drawn from, valid until it returns. How many
+        that were: fewer than `ids` where the context ends, or positions change (see `rotary`), 0 where they have.
+        Needs `keeps_start`. Raises LoopserveError where memory runs out.
+        """
+        start, lengths = self.start, self._prefiller.lengths
+        assert start is not None and ids, "no answer was begun"
+        if lengths is not None and lengths.kept(len(self.tokens), start.tokens) < start.tokens:
+            return 0
+        if self.context_limit is not None:
+            ids = ids[: self.context_limit - start.tokens]
+        if lengths is not None:  # a step after the last of them would make all keys stale
+            ids = ids[: next((n for n in range(1, len(ids)) if lengths.stale_in_step(start.tokens + n - 1)), len(ids))]
+        with self.aside(within_turn=True):
+            forced(start, Given(ids, self._torch_device, see), self._held, self._stepper)
+        return len(ids)
 
     def _tell_layers(
         self, prefill: PrefillTurn, chunk: int, at_end: PrefillProgress, watch: Stopwatch, began: float

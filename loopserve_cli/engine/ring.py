@@ -37,6 +37,14 @@ class Ring:
         self.positions[slots] = torch.arange(position - rows + 1, position + 1, device=query.device)
         self.advance(rows)
 
+    def copy(self) -> Ring:
+        """The same queries in buffers of their own."""
+        made = Ring(self.size)
+        made.queries = None if self.queries is None else self.queries.clone()
+        made.positions = None if self.positions is None else self.positions.clone()
+        made.count, made.next = self.count, self.next
+        return made
+
     def place(self, slot: Tensor, position: Tensor) -> RingPlace:
         """Where a step's kernel puts one query, both int64 [1] on the device; the host counts it with `advance`."""
         assert self.queries is not None and self.positions is not None

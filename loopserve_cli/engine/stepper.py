@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.model_call import next_logits
-from loopserve_cli.engine.sampling import Sampler, most_likely
+from loopserve_cli.engine.sampling import most_likely
 from loopserve_cli.engine.store import Store
 
 # Reading everything, reading working sets, and what growth has made of each: older captures are let go.
@@ -25,6 +25,17 @@ MOST_CAPTURES = 4
 # How torch's warnings begin: that something waited, and, once in a process, that looking for it is new.
 WAITED = "called a synchronizing CUDA operation"
 PROTOTYPE = "Synchronization debug mode is a prototype"
+
+
+class Drawer(Protocol):
+    """Who says which token comes after logits; see `Sampler`."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the most likely one, whatever came before."""
+
+    def pick(self, logits: Tensor) -> Tensor:
+        """The next token from logits [1, V], int64 [1, 1] on their device."""
 
 
 class Captured(Protocol):
@@ -109,12 +120,12 @@ class Stepper:
         self._replayed = False
         self._captures: dict[object, Captured | None] = {}
 
-    def ready(self, decode: DecodeTurn, sampler: Sampler) -> bool:
+    def ready(self, decode: DecodeTurn, sampler: Drawer) -> bool:
         """Whether the next step is a replay that can be let go again: nothing but the device would know of it."""
         return decode.steady and self._captures.get((decode.state, sampler.plain)) is not None
 
     @torch.inference_mode()
-    def launch(self, token: Tensor, position: int, decode: DecodeTurn, sampler: Sampler) -> Tensor:
+    def launch(self, token: Tensor, position: int, decode: DecodeTurn, sampler: Drawer) -> Tensor:
         """Feed a token, int64 [1, 1] on the device, that stands at `position`; the next one, drawn but not read.
 
         What comes back is valid until the next launch. The step counts only with `count`.

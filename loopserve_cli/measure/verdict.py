@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
-from loopserve_cli.stats import TurnRecord
+from loopserve_cli.stats import TurnRecord, spread_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def verdict_of(
     """A profile's turns beside the other's; without `against` only the profile's own figures."""
     keys_read, keys_stored, kv_bytes = _at_the_longest(own)
     same, answers = _same_answers(own, other) if greedy and against is not None else (None, None)
-    compared = against is not None
+    compared, kl = against is not None, spread_of(own, "kl_mean")
     return Verdict(
         profile,
         against,
@@ -70,7 +70,7 @@ def verdict_of(
         keys_read=keys_read,
         keys_stored=keys_stored,
         kv_bytes=kv_bytes,
-        kl_mean=_mean(r.kl_mean for r in own) if compared else None,
+        kl_mean=kl.mean if compared and kl is not None else None,
         same_answers=same,
         answers=answers,
     )
@@ -129,8 +129,3 @@ def _same_answers(own: Sequence[TurnRecord], other: Sequence[TurnRecord]) -> tup
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None

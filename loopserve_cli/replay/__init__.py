@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
 INTERRUPTED = 130
 GATE_FAILED = 3
+FIDELITY = (
+    "fidelity: in the first repeat every turn's answer is decoded once more, in no timing (not with --no-fidelity)"
+)
 
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
@@ -91,7 +94,6 @@ def measure(
     from loopserve_cli.engine.layerwise import told_within
     from loopserve_cli.environment import describe, load_average
     from loopserve_cli.measure.progress import Progress
-    from loopserve_cli.replay.agreement import with_agreement
     from loopserve_cli.replay.document import command_of
     from loopserve_cli.replay.missing import missing_passes, turns_to_do
     from loopserve_cli.replay.runner import Runner
@@ -117,9 +119,11 @@ def measure(
         environment = book.begin(engine, command_of(options, scripts), describe(engine.device))
         progress = Progress([profile.name for profile in options.profiles], turns, to_do, kept)
         with watching(console, progress, options.repeat) as watch:
-            runner = Runner(engine, options, scripts, watch, missing, book.date, book.keep)
+            runner = Runner(engine, options, scripts, watch, missing, book.date, book.keep, book.kept)
             watch.draws_while_decoding = engine.device == "cpu"
             say("warm-up: one short turn per profile, not recorded")
+            if options.fidelity:
+                say(FIDELITY)
             runner.warm_up()
             with settled(), told_within(engine, watch.event):
                 runner.run()
@@ -129,7 +133,7 @@ def measure(
         ended_by = error
     environment["loadavg_end"] = load_average()
     measured = book.all_with(runner.measured if runner is not None else [])
-    return with_agreement(measured, greedy=options.sampling.temperature == 0), environment, ended_by
+    return [turn.record for turn in measured], environment, ended_by
 
 
 def report(

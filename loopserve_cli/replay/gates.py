@@ -23,7 +23,7 @@ from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.reference import reference_of
 from loopserve_cli.measure.verdict import verdicts
 from loopserve_cli.nearest import hint
-from loopserve_cli.stats import TurnRecord, distribution
+from loopserve_cli.stats import TurnRecord, spread_of
 
 STATS = ("mean", "p50", "p90", "p99", "n")
 COUNTS = ("turns", "failed")
@@ -102,10 +102,7 @@ def value_of(measure: Measure, records: Sequence[TurnRecord], greedy: bool = Tru
     good = [r for r in own if r.error is None]
     if measure.metric in COUNTS:
         return len(own) if measure.metric == "turns" else len(own) - len(good)
-    if measure.metric == "itl_ms":
-        spread = distribution(gap for r in good for gap in r.itl_ms)
-    else:
-        spread = distribution(getattr(r, measure.metric) for r in good)
+    spread = spread_of(good, measure.metric)
     if spread is None or measure.stat is None:
         return None
     value: float | None = getattr(spread, measure.stat)

@@ -5,6 +5,7 @@ those of every later layer), so a profile replays a dialogue from an empty store
 profiles take turns dialogue by dialogue, and who goes first rotates with dialogue and repeat: A B, B A,
 A B ... A machine that slows down or warms up then does so for all of them alike. Switching profile
 inside a dialogue would need its whole history fed again at every turn, and would cool what is measured.
+In the first repeat `full` goes first where it is among them: the others are compared with what it said.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, Token, TurnDone
 from loopserve_cli.errors import LoopserveError, NumbersError
+from loopserve_cli.measure.fidelity import Fidelity
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.missing import Pass, first_measured
 from loopserve_cli.replay.script import Exchange, Script
+from loopserve_cli.replay.teacher import Teacher
 from loopserve_cli.stats import TurnRecord, versions
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ class Watcher(Protocol):
     def advance(self, turns: int) -> None:
         """The last so many turns of the dialogue are not run."""
 
+    def forcing(self, tokens: int) -> None:
+        """So many tokens of a given answer are decoded now, which is in no timing."""
+
     def warn(self, line: str) -> None:
         """Something that the user should not miss."""
 
@@ -70,19 +76,23 @@ class Runner:
         missing: Mapping[Pass, int],
         date: str,
         keep: Callable[[Measured], None],
+        kept: Sequence[Measured] = (),
     ) -> None:
         """Measure nothing yet.
 
         `missing` says what is to run, `date` is that of dialogues without one, and `keep` is given every turn as soon
-        as it is over.
+        as it is over; `kept` are those of an earlier run that this one goes on with.
         """
         self.engine = engine
         self.options = options
         self.scripts = scripts
         self.watcher = watcher
         self.measured: list[Measured] = []
+        self.teacher = Teacher(engine, options, watcher)
         self._missing = missing
         self._keep = keep
+        self._kept = kept
+        self.teacher.recall(kept)
         self._versions = versions()
         self._told: set[str] = set()
         self._date = date
@@ -101,15 +111,37 @@ class Runner:
         """Every repeat of every dialogue under every profile, in the order the module describes."""
         for repeat in range(1, self.options.repeat + 1):
             for index, script in enumerate(self.scripts):
-                for profile in rotated(self.options.profiles, repeat - 1 + index):
+                if repeat == 1:
+                    self._reference_again(script)
+                for profile in self._order(repeat, index):
                     done = self._missing.get((script.id, profile.name, repeat))
                     if done is None:
                         continue
                     self.watcher.begin(script, profile, repeat)
-                    for turn in self._dialogue(script, profile, repeat, first_measured(script, done)):
-                        self.measured.append(turn)
-                        self._keep(turn)
-                        self.watcher.ended(turn.record)
+                    with self.teacher.noting(self.teacher.judges(script, profile, repeat)):
+                        for turn in self._dialogue(script, profile, repeat, first_measured(script, done)):
+                            self.measured.append(turn)
+                            self._keep(turn)
+                            self.watcher.ended(turn.record)
+                self.teacher.end()
+
+    def _reference_again(self, script: Script) -> None:
+        """Where an earlier run has full attention's turns, and others' are missing, have it say again what it said."""
+        full = self.teacher.reference
+        others = [p for p in self.options.profiles if p is not full and (script.id, p.name, 1) in self._missing]
+        if full is None or not others or not self.options.fidelity:
+            return
+        of_full = [t for t in self._kept if (t.record.conversation_id, t.record.profile) == (script.id, full.name)]
+        kept = {t.record.turn: t for t in of_full if t.record.repeat == 1 and t.record.turn and not t.record.error}
+        if kept:
+            self.teacher.again(script, self._conversation, kept)
+
+    def _order(self, repeat: int, index: int) -> list[Profile]:
+        """The profiles as they go over the dialogue of that index in that repeat."""
+        order = rotated(self.options.profiles, repeat - 1 + index)
+        if repeat == 1:
+            order.sort(key=lambda profile: profile is not self.teacher.reference)
+        return order
 
     def _dialogue(self, script: Script, profile: Profile, repeat: int, first: int) -> Iterator[Measured]:
         """The dialogue's turns from the first to be measured on; the history before it is fed as it was then.
@@ -118,6 +150,7 @@ class Runner:
         """
         self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
+        apart = self.teacher.apart(script, profile, repeat, self._conversation)
         conversation = self._conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):
             try:
@@ -134,7 +167,15 @@ class Runner:
                 self.watcher.advance(left)
                 yield Measured(self._failed(script, profile, repeat, failed, error, left))
                 return
-            yield replace(turn, record=self._complete(turn.record, profile, repeat))
+            turn = replace(turn, record=self._complete(self.teacher.diverged(turn, profile), profile, repeat))
+            fidelity = apart.get(number, Fidelity())
+            if self.teacher.judges(script, profile, repeat):
+                try:
+                    fidelity = self.teacher.judge(conversation, script, profile, number, turn)
+                except BaseException:
+                    yield turn  # it was measured, whatever stopped what came after
+                    raise
+            yield replace(turn, record=fidelity.within(turn.record))
 
     def _conversation(self, script: Script) -> Conversation:
         """The dialogue before its first turn. Where its file has no date, all of a run have the same."""

@@ -18,11 +18,15 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One turn to replay; `recorded` is the answer of the file and `reasoning` the thought before it, None without."""
+    """One turn to replay; `recorded` is the answer of the file and `reasoning` the thought before it, None without.
+
+    A `partial` answer was stopped: it has no end.
+    """
 
     user: str
     recorded: str | None = None
     reasoning: str | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def script_of(dialogue: Dialogue, source: str, history: str, max_turns: int | No
         elif message.role == "user":
             exchanges.append(Exchange(message.content))
         elif exchanges:
-            exchanges[-1] = replace(exchanges[-1], recorded=message.content, reasoning=message.reasoning)
+            exchanges[-1] = Exchange(exchanges[-1].user, message.content, message.reasoning, message.partial)
     exchanges = exchanges[:max_turns]
     if not exchanges:
         raise TranscriptError(f"{source}: dialogue {dialogue.id} has no user message, so there is no turn to replay")

@@ -38,6 +38,16 @@ def percent(value: float | None) -> str:
     return number(None if value is None else 100 * value)
 
 
+def fine(value: float | None) -> str:
+    """What may be far below 1, to two digits: 0.023, 0.00041, 0."""
+    return number(value) if value is None or abs(value) >= 1 else f"{value:.2g}"
+
+
+def signed(value: float | None) -> str:
+    """A change, its sign before it."""
+    return fine(value) if value is None or value <= 0 else f"+{fine(value)}"
+
+
 def memory_of(record: TurnRecord) -> int | None:
     """The device's peak where there is one, else the resident set."""
     return record.peak_device_bytes if record.peak_device_bytes is not None else record.rss_bytes
@@ -54,8 +64,7 @@ COLUMNS: tuple[Column, ...] = (
     ("output\ntokens", lambda r: r.tokens_output, whole),
     ("memory\nMiB", memory_of, mebibytes),
 )
-# Shown where some turn has them: what prefill chose, what decoding read, and how near the answers are to the first
-# profile's.
+# Shown where some turn has them: what prefill chose, what decoding read, and how near it is to full attention.
 CHOICE_COLUMNS: tuple[Column, ...] = (
     ("density\n%", lambda r: r.density, percent),
     ("covered\n%", lambda r: r.coverage, percent),
@@ -67,7 +76,12 @@ KEPT_COLUMNS: tuple[Column, ...] = (
     ("keys\nread", lambda r: r.keys_read, whole),
     ("chosen\nagain", lambda r: r.reselections, whole),
 )
-AGREEMENT_COLUMNS: tuple[Column, ...] = (("agree-\nment", lambda r: r.agreement, number),)
+FIDELITY_COLUMNS: tuple[Column, ...] = (
+    ("KL", lambda r: r.kl_mean, fine),
+    ("NLL\nchange", lambda r: r.nll_change, signed),
+    ("agree\n%", lambda r: r.agreement, percent),
+    ("parts\nat", lambda r: r.diverged_at, whole),
+)
 
 
 def median(values: Iterable[float | None]) -> float | None:
@@ -83,7 +97,7 @@ def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
         *COLUMNS,
         *(CHOICE_COLUMNS if any(r.chose_lines for r in records) else ()),
         *(KEPT_COLUMNS if any(r.left_keys_out for r in records) else ()),
-        *(AGREEMENT_COLUMNS if any(r.agreement is not None for r in records) else ()),
+        *(column for column in FIDELITY_COLUMNS if any(column[1](r) is not None for r in records)),
     ]
     tables = []
     for dialogue in dict.fromkeys(r.conversation_id for r in records):
@@ -124,7 +138,11 @@ MEASURES: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("output tokens", "tokens_output", whole),
     ("device peak MiB", "peak_device_bytes", mebibytes),
     ("resident MiB", "rss_bytes", mebibytes),
-    ("agreement", "agreement", number),
+    ("KL to full", "kl_mean", fine),
+    ("NLL", "nll", number),
+    ("NLL change", "nll_change", signed),
+    ("agreement %", "agreement", percent),
+    ("parts from full at", "diverged_at", whole),
 )
 
 

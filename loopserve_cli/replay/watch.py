@@ -83,6 +83,11 @@ class Watch:
             last = len(self._script.exchanges)
             self.progress.left_out((self._script.id, last - place) for place in range(turns))
 
+    def forcing(self, tokens: int) -> None:
+        """A given answer is decoded, which is in no timing."""
+        self._doing = f"fidelity, {tokens:,} tokens"
+        self._draw_if_due()
+
     def warn(self, line: str) -> None:
         """Say something that the user should not miss."""
         with contextlib.suppress(OSError):
