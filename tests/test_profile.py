@@ -205,7 +205,7 @@ def test_the_nearest_name_is_asked_for(name: str, meant: str) -> None:
 
 def test_the_nearest_file_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(profile_module.profile_path("full").read_bytes())
-    with pytest.raises(UsageError, match=r"no such file; check the path; did you mean mine\.toml\?$"):
+    with pytest.raises(UsageError, match=r"no such file; check the path; did you mean .*mine\.toml\?$"):
         load_profile(str(tmp_path / "mein.toml"))
     changed = load_profile(f"{tmp_path}/mine.toml+retain.tier=host")
     assert (changed.name, changed.retain) == ("mine+retain.tier=host", {"tier": "host"})
