@@ -229,7 +229,7 @@ def test_an_unknown_record_is_not_invented() -> None:
 
 
 def test_the_parting_is_coloured_where_there_is_colour() -> None:
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard", _environ={})
     console.print(comparison(Message("assistant", "a b", record=LEFT), Message("assistant", "a c", record=RIGHT), 80))
     assert isinstance(console.file, io.StringIO)
     written = console.file.getvalue()
