@@ -21,7 +21,7 @@ from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Message
-from loopserve_cli.replay import runner
+from loopserve_cli.replay import book, runner
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues, resume
 
 OLD = "2026-01-09T10:00:00"
@@ -134,7 +134,7 @@ def test_all_dialogues_of_a_replay_have_one_date(monkeypatch: pytest.MonkeyPatch
             self.tokens += ids
             yield runner.TurnDone(runner.TurnRecord(finish_reason="stop"))
 
-    class Clock(runner.datetime):  # type: ignore[misc]
+    class Clock(book.datetime):  # type: ignore[misc]
         count = 0
 
         @classmethod
@@ -142,7 +142,7 @@ def test_all_dialogues_of_a_replay_have_one_date(monkeypatch: pytest.MonkeyPatch
             cls.count += 1
             return cls(2026, 1, 9, 10, 0, cls.count)
 
-    monkeypatch.setattr(runner, "datetime", Clock)
+    monkeypatch.setattr(book, "datetime", Clock)
     engine: list[Watched] = []
 
     def open_engine(given: Any, progress: Any) -> Watched:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +27,8 @@ class Rows:
 
     def __init__(self) -> None:
         """No row yet."""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        # Without a buffer, so that a full disk is met by the row that it has no room for, and never on closing.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._size = 0
         self.count = 0
 
@@ -39,7 +42,8 @@ class Rows:
                 "give fewer --max-turns or --max-new-tokens"
             )
         self._file.seek(self.count * self._size)
-        self._file.write(data)
+        if self._file.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.count += 1
 
     def __getitem__(self, place: int) -> Tensor:
