@@ -102,11 +102,15 @@ def desk(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "command",
-    sorted(set(shown()), key=str),
-    ids=lambda command: f"{command.page}: {command.line.partition(chr(32) * 2)[0]}",
-)
+def cases() -> Iterator[object]:
+    """Every command once; what measures takes seconds even in little, and has tests of its own."""
+    for command in sorted(set(shown()), key=str):
+        measures = any(words[:2] in (["loopserve", "bench"], ["python", "-m"]) for _, words in parts(command.line))
+        marks = [pytest.mark.slow] if measures and not command.line.startswith("pip") else []
+        yield pytest.param(command, id=f"{command.page}: {command.line.partition('  ')[0]}", marks=marks)
+
+
+@pytest.mark.parametrize("command", cases())
 def test_a_documented_command_runs(
     command: Shown, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
