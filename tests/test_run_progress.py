@@ -168,7 +168,7 @@ class Slow:
 
     def event(self, event: object) -> None:
         self.calls += 1
-        time.sleep(0.05)
+        time.sleep(0.25)
 
 
 def test_drawing_is_in_no_time_of_a_turn() -> None:
@@ -184,8 +184,8 @@ def test_drawing_is_in_no_time_of_a_turn() -> None:
                 turn = event.record
     assert slow.calls > 8  # the layers of the prefill, tokens and ends
     assert turn.e2e_ms is not None and turn.ttft_ms is not None
-    # Four hundred milliseconds were drawn; the model is done in a few, on a busy machine in some more.
-    assert turn.ttft_ms < turn.e2e_ms < 200
+    # Two seconds were drawn; the model is done in a few milliseconds, on a busy machine in some hundreds.
+    assert turn.ttft_ms < turn.e2e_ms < 1000
 
 
 def test_a_replay_tells_its_watch_of_every_event(tmp_path, capsys, monkeypatch) -> None:
