@@ -21,7 +21,7 @@ from loopserve_cli.bench.kernels.flags import kernels_flags
 from loopserve_cli.bench.kernels.options import KernelsOptions
 from loopserve_cli.bench.options import TurnsOptions
 from loopserve_cli.chat_command import NEWEST, ChatCommand
-from loopserve_cli.config import DTYPES, HISTORIES, ON_FULL, THINKING, UIS, ChatOptions, ModelOptions, ReplayOptions
+from loopserve_cli.config import DTYPES, ON_FULL, THINKING, UIS, ChatOptions, ModelOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.examples import epilog
 from loopserve_cli.flags import (
@@ -38,6 +38,7 @@ from loopserve_cli.flags import (
 )
 from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
+from loopserve_cli.replay.flags import Asked, replay_flags
 
 CHAT_TEMPERATURE = 0.7
 
@@ -131,76 +132,21 @@ def chat(
 
 
 @app.command(epilog=epilog("replay"))
-@takes(model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
+@takes(asked=replay_flags, model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
 def replay(
+    asked: Asked,
     model: ModelOptions,
     profiles: tuple[Profile, ...],
     sampling: Sampling,
-    transcripts: Annotated[
-        list[str],
-        typer.Argument(metavar="TRANSCRIPT", help="Dialogue files, - for stdin, or demo, demo:long, demo:xlong."),
-    ],
-    history: Annotated[
-        str, typer.Option(metavar="|".join(HISTORIES), help="Go on from the recorded answers, or the generated ones.")
-    ] = "recorded",
-    repeat: Annotated[int, typer.Option(metavar="N", help="Run every dialogue N times.")] = 1,
-    max_turns: Annotated[int | None, typer.Option(metavar="N", help="Stop each dialogue after N turns.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep every turn there as it ends, and write the summary; beside it where DIR holds a run.",
-        ),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Go on with the run in DIR, given as it began: only what is missing."),
-    ] = None,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
-        ),
-    ] = None,
-    fidelity: Annotated[
-        bool | None,
-        typer.Option(
-            "--fidelity/--no-fidelity",
-            help="Decode the recorded answers once more, untimed, and compare with full attention token by token. "
-            "Default: with several profiles.",
-            show_default=False,
-        ),
-    ] = None,
     special_tokens: SpecialTokens = False,
     strict: Strict = False,
-    turns: Annotated[bool, typer.Option("--turns", help="Of several profiles, show every turn as well.")] = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the verdict as a table for an issue or a README.")
-    ] = False,
     json: Json = False,
 ) -> int:
     """Run dialogues again and time every turn, under one profile or several."""
-    options = ReplayOptions(
-        model=model,
-        sampling=sampling(0.0),
-        profiles=profiles,
-        transcripts=tuple(transcripts),
-        history=history,
-        repeat=repeat,
-        max_turns=max_turns,
-        out=out,
-        json=json,
-        fail_if=tuple(fail_if or ()),
-        special_tokens=special_tokens,
-        strict=strict,
-        fidelity=len(profiles) > 1 if fidelity is None else fidelity,
-        turns=turns,
-        markdown=markdown,
-        resume=resume,
-    )
+    options = asked(model, sampling(0.0), profiles)
     from loopserve_cli.replay import run
 
-    return run(options)
+    return run(replace(options, special_tokens=special_tokens, strict=strict, json=json))
 
 
 @app.command(epilog=epilog("convert"))
