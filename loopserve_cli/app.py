@@ -36,6 +36,7 @@ from loopserve_cli.flags import (
     sampling_flags,
     takes,
 )
+from loopserve_cli.measure.compare.options import CompareOptions, compare_flags
 from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.flags import Asked, replay_flags
@@ -147,6 +148,15 @@ def replay(
     from loopserve_cli.replay import run
 
     return run(replace(options, special_tokens=special_tokens, strict=strict, json=json))
+
+
+@app.command(epilog=epilog("compare"))
+@takes(options=compare_flags)
+def compare(options: CompareOptions, json: Json = False) -> int:
+    """Say what changed from one replay to another beyond noise, turn by turn."""
+    from loopserve_cli.measure.compare import run
+
+    return run(replace(options, json=json))
 
 
 @app.command(epilog=epilog("convert"))
