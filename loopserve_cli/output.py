@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from rich import box
@@ -64,3 +64,9 @@ def print_document(whole: Mapping[str, Any]) -> None:
     json.dump(whole, sys.stdout)
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def said_aside() -> Callable[[str], None]:
+    """Prints lines on stderr, dim: what a command is at, which is no part of its answer."""
+    console = CleanConsole(stderr=True)
+    return lambda line: console.print(line, style="dim", soft_wrap=True)

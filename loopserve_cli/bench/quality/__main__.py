@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: RecallOptions | DensityOptions | CompressionOptions, command: str) -> None:
     """Measure and print; with --json everything is kept as soon as it is known."""
-    from loopserve_cli.output import CleanConsole, output_console
+    from loopserve_cli.output import output_console, said_aside
     from loopserve_cli.stats import versions
 
-    console, found_versions = CleanConsole(stderr=True), versions()
+    aside, found_versions = said_aside(), versions()
 
     def say(text: str) -> None:
-        console.print(text, style="dim", soft_wrap=True)
+        aside(text)
         if options.json is not None:
             keep(options.json, facts | run.to_json())
 
@@ -91,7 +91,7 @@ def opened(options: RecallOptions | DensityOptions | CompressionOptions, say: Sa
         return RecallRun(options, engine_readers(options), say), {"model": options.model, "tokens_trained": None}
     reader, model = load_reader(options)
     if isinstance(options, DensityOptions):
-        from loopserve_cli.bench.quality.density import DensityRun
+        from loopserve_cli.bench.quality.density_run import DensityRun
 
         return DensityRun(options, reader, say), model
     from loopserve_cli.bench.quality.recall import PLAIN, RecallRun
