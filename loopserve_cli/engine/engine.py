@@ -75,6 +75,8 @@ class Engine:
         self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self.keeps_lines = False
         self.lines: ChosenLines | None = None
+        # Whether a turn's end says what each head computed; that is read when all stamps are taken.
+        self.keeps_heads = False
         # Whether a turn notes where its answer begins, for `force`; that is done while the clock stands still.
         self.keeps_start = False
         self.start: Start | None = None
@@ -408,7 +410,7 @@ class Engine:
             graph_refusal=self._stepper.refusal,
         )
         self._note_lines(prefill)
-        yield TurnDone(record)
+        yield TurnDone(record, prefill.heads() if self.keeps_heads else None)
 
     def force(self, ids: Sequence[int], see: Callable[[Tensor], None]) -> int:
         """Decode `ids` as the answer of the turn that just ended, under its profile, and leave all as it was.
