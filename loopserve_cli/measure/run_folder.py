@@ -111,29 +111,37 @@ class RunFolder:
         """Whether there is a run that turns can be added to."""
         return self._records is not None
 
-    def add(self, record: TurnRecord, output_ids: Sequence[int], heads: HeadFigures | None = None) -> None:
+    def add(self, record: TurnRecord, output_ids: Sequence[int]) -> None:
         """Keep a turn that ended: it is on the disk when this returns. Raises LoopserveError, and keeps nothing of it.
 
         An interrupt that comes meanwhile arrives when the turn is kept.
         """
         try:
-            self._append(record, output_ids, heads)
+            self._append(record, output_ids)
         except KeyboardInterrupt:
-            self._append(record, output_ids, heads)
+            self._append(record, output_ids)
             raise
 
-    def _append(self, record: TurnRecord, output_ids: Sequence[int], heads: HeadFigures | None) -> None:
+    def add_heads(self, turn: TurnKey, heads: HeadFigures) -> None:
+        """Keep what the heads of a turn computed; raises LoopserveError, and keeps nothing of it."""
+        try:
+            if self._heads is None:
+                self._heads = _whole_lines(self.path / HEADS)
+            self._heads.add({**turn.to_json(), **heads.to_json()})
+        except OSError as error:
+            raise self._full(error) from None
+
+    def _append(self, record: TurnRecord, output_ids: Sequence[int]) -> None:
         assert self._records is not None, "a run begins before its turns"
         try:
-            if heads is not None:
-                if self._heads is None:
-                    self._heads = _whole_lines(self.path / HEADS)
-                self._heads.add({**key_of(record).to_json(), **heads.to_json()})
             self._ids.add({**key_of(record).to_json(), "output_ids": list(output_ids)})
             self._records.add(record.to_json())
         except OSError as error:
-            line = f"{self.path}: the last turn could not be kept: {error.strerror}; free some space, and go on with"
-            raise LoopserveError(f"{line} --resume {self.path}") from None
+            raise self._full(error) from None
+
+    def _full(self, error: OSError) -> LoopserveError:
+        line = f"{self.path}: the last turn could not be kept: {error.strerror}; free some space, and go on with"
+        return LoopserveError(f"{line} --resume {self.path}")
 
     @property
     def heads(self) -> list[dict[str, Any]]:

@@ -92,7 +92,9 @@ class Book:
     def keep(self, turn: Measured) -> None:
         """Put a turn that ended on the disk; raises LoopserveError."""
         if self._folder is not None:
-            self._folder.add(turn.record, turn.output_ids, turn.heads)
+            if turn.heads is not None:  # first, so that a turn that is kept has them
+                self._folder.add_heads(key_of(turn.record), turn.heads)
+            self._folder.add(turn.record, turn.output_ids)
 
     @property
     def heads(self) -> list[dict[str, Any]]:
