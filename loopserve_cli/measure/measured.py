@@ -1,4 +1,4 @@
-"""How far a profile's greedy answers are those of full attention."""
+"""A turn that was measured: its record, and the ids that it answered with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from loopserve_cli.heads import HeadFigures
 from loopserve_cli.stats import TurnRecord
-
-REFERENCE = "full"
 
 
 @dataclass(frozen=True, slots=True)
