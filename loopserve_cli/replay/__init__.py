@@ -176,10 +176,10 @@ def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Ma
     Of one profile there is none, and the turns are what is shown.
     """
     from loopserve_cli.measure.verdict import verdicts
+    from loopserve_cli.measure.verdict_lines import verdict_lines
+    from loopserve_cli.measure.verdict_table import verdict_markdown, verdict_table
     from loopserve_cli.output import output_console
     from loopserve_cli.replay.tables import summary_table, turn_tables
-    from loopserve_cli.replay.verdict_lines import verdict_lines
-    from loopserve_cli.replay.verdict_table import verdict_markdown, verdict_table
 
     output = output_console()
     found = verdicts(records, greedy=options.sampling.temperature == 0)
