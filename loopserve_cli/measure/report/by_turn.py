@@ -51,10 +51,10 @@ def of_dialogue(records: Iterable[TurnRecord], profiles: Sequence[str]) -> tuple
     values: dict[str, dict[str, dict[int, list[float]]]] = {m.key: _empty(profiles) for m in MEASURES}
     tokens: dict[int, set[int]] = defaultdict(set)
     for record in records:
-        turn = record.turn or 0
         if record.error is not None:
             continue
-        tokens[turn] |= {record.tokens_logical} - {None}  # type: ignore[arg-type]
+        turn = record.turn or 0
+        tokens[turn].update([] if record.tokens_logical is None else [record.tokens_logical])
         for measure in MEASURES:
             if (value := measure.of(record)) is not None:
                 values[measure.key][record.profile or "n/a"][turn].append(value)
@@ -67,8 +67,8 @@ def of_all(dialogues: Iterable[Found], profiles: Sequence[str]) -> dict[str, Any
     values: dict[str, dict[str, dict[int, list[float]]]] = {m.key: _empty(profiles) for m in MEASURES}
     for found in dialogues:
         for key, of_profiles in found.items():
-            for name, turns in of_profiles.items():
-                for turn, middle in turns.items():
+            for name, points in of_profiles.items():
+                for turn, middle in points.items():
                     values[key][name][turn].append(middle.median)
     merged = _reduced(values, of_dialogues)
     turns = {turn for of_profiles in merged.values() for points in of_profiles.values() for turn in points}

@@ -72,7 +72,8 @@ def _dialogues(
     In each of them `heads` holds, by profile, what was chosen, None for one that chose nothing.
     """
     of_heads, of_all_heads = by_head.by_dialogue(heads)
-    made, figures = [], []
+    made: list[dict[str, Any]] = []
+    figures = []
     for name, records in by_name.items():
         series, found = by_turn.of_dialogue(records, profiles)
         figures.append(found)

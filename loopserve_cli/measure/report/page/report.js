@@ -2,6 +2,8 @@
 (async () => {
   const byId = (name) => document.getElementById(name);
   const UNKNOWN = "n/a";
+  // Profiles stand beside each other, by so much of a turn, where their figures are the same.
+  const APART = 0.05;
 
   async function unpacked(id) {
     const bytes = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
@@ -73,10 +75,9 @@
 
   const spread = (row) => row.low.some((low, place) => low !== row.high[place]);
 
-  function trace(skeleton, row, number, series, rows) {
+  function trace(skeleton, row, number, series) {
     if (!row) return { ...skeleton, x: [], y: [], visible: false };
-    const apart = rows.some((one) => one && spread(one)) ? 0.06 : 0;
-    const shift = apart * (number - (data.profiles.length - 1) / 2);
+    const shift = APART * (number - (data.profiles.length - 1) / 2);
     const name = escaped(data.profiles[number]);
     const tokens = (place) => (series.tokens[place] === UNKNOWN ? "" : ` · ${series.tokens[place]} tokens`);
     return {
@@ -110,7 +111,7 @@
     const layout = themed(measure.chart.layout);
     layout.xaxis.dtick = ticks(series.turns);
     if (byId("logarithmic").checked && measure.logarithmic) layout.yaxis.type = "log";
-    const traces = measure.chart.data.map((one, number) => trace(one, rows[number], number, series, rows));
+    const traces = measure.chart.data.map((one, number) => trace(one, rows[number], number, series));
     await Plotly.react(element, traces, layout, config);
   }
 
@@ -169,11 +170,12 @@
 
   async function draw() {
     const dialogue = chosen();
-    if (!dialogue) return;
-    intervals(dialogue);
-    table(dialogue.series);
-    for (const element of document.querySelectorAll("[data-measure]")) await drawTurns(element, dialogue.series);
-    for (const element of document.querySelectorAll("[data-share]")) await drawHeads(element, dialogue);
+    if (dialogue) {
+      intervals(dialogue);
+      table(dialogue.series);
+      for (const element of document.querySelectorAll("[data-measure]")) await drawTurns(element, dialogue.series);
+      for (const element of document.querySelectorAll("[data-share]")) await drawHeads(element, dialogue);
+    }
     document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn ?? 0) + 1);
   }
 
