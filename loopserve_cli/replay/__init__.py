@@ -145,13 +145,15 @@ def report(
     book: Book,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     try:
         if book.begun:
             book.finish(data.files_of(whole))
-            console.print(f"wrote records and summary to {book.path}", soft_wrap=True)
+            book.finish({NAME: page(whole, book.heads)})
+            console.print(f"wrote records, summary and {NAME} to {book.path}", soft_wrap=True)
     finally:
         show(options, records, whole, console)
 
