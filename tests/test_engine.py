@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine import engine as engine_module
+from loopserve_cli.engine.chunks import PREFILL_CHUNK
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
@@ -72,7 +72,7 @@ def test_a_slow_reader_is_in_no_figure() -> None:
 def test_chunks_change_nothing_but_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = some_ids(130)
     whole, _ = run(new_engine(), ids, max_new_tokens=8)
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 32)
     engine = new_engine()
     events = list(engine.turn(ids, SamplingOptions(max_new_tokens=8)))
     assert [(e.done, e.total) for e in events if isinstance(e, PrefillProgress)] == [
@@ -130,7 +130,7 @@ def test_cancelling_between_tokens_keeps_what_there_is() -> None:
 
 
 def test_cancelling_in_prefill_gives_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 16)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 16)
     engine = new_engine()
     asked = iter([False, True])
     events = list(engine.turn(some_ids(64), SamplingOptions(), cancelled=lambda: next(asked)))

@@ -55,9 +55,9 @@ def test_layers_are_told_of_within_a_chunk_and_never_more_than_the_chunk() -> No
 
 
 def test_the_chunks_before_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopserve_cli.engine import engine as engine_module
+    from loopserve_cli.engine.chunks import PREFILL_CHUNK
 
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 32)
     engine, told = new_engine(), []
     with told_within(engine, told.append):
         list(engine.feed_progress(some_ids(70)))

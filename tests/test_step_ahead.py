@@ -65,7 +65,7 @@ def test_a_stop_token_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, plain = warmed("full"), warmed("full")
     answer, _ = run(plain, some_ids(20, seed=1), max_new_tokens=9)
     stop = next(place for place in range(3, 9) if answer[place] not in answer[:place])
-    monkeypatch.setattr(engine, "_stop_ids", frozenset({answer[stop]}))
+    monkeypatch.setattr(engine._runtime, "stop_ids", frozenset({answer[stop]}))
     Noted.replays = 0
     got, record = run(engine, some_ids(20, seed=1), max_new_tokens=9)
     assert (got, record.finish_reason) == (answer[: stop + 1], "stop")

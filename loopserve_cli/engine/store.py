@@ -240,6 +240,16 @@ class Store(Cache):
         """Bytes of keys and values in the host's memory."""
         return sum(part.nbytes for part in self._tensors() if part.device.type == "cpu")
 
+    def figures(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "keys_stored": self.length,
+            "kv_store_device_bytes": self.device_bytes,
+            "kv_store_host_bytes": self.host_bytes,
+            "kv_used_device_bytes": self.used_bytes(host=False),
+            "kv_used_host_bytes": self.used_bytes(host=True),
+        }
+
     def used_bytes(self, host: bool) -> int:
         """Bytes of the rows that hold tokens, in the host's memory or on accelerators; room for more is left out."""
         used = [pair for layer in self.layers for pair in layer.in_use if (pair[0].device.type == "cpu") is host]

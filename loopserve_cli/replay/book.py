@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.fingerprint import difference, digest, plain
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.run_folder import RunFolder
 from loopserve_cli.measure.turn_key import key_of
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import versions
 

@@ -20,8 +20,8 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Event, Token, TurnDone
 from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.profile import Profile
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.missing import Pass, first_measured
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.teacher import Teacher

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
+from loopserve_cli.measure.figures import NO_DIFFERENCE, UNKNOWN, bounds, fine, times
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict
 
 WIDTH = 80
 NARROWEST = 20
-NO_DIFFERENCE = "no difference that this run can show"
 
 
 def verdict_lines(verdicts: Iterable[Verdict], width: int = WIDTH) -> list[str]:
@@ -33,7 +33,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.keys_read is not None and verdict.keys_stored is not None:
         parts.append(f"cache read {verdict.keys_read:,.0f} of {verdict.keys_stored:,.0f} keys")
     if verdict.kl_mean is not None:
-        parts.append(f"KL {divergence(verdict.kl_mean)}")
+        parts.append(f"KL {fine(verdict.kl_mean)}")
     if verdict.same_answers is not None:
         parts.append(f"same answers {verdict.same_answers} of {verdict.answers}")
     return f"{verdict.profile} against {verdict.against}: {', '.join(parts)}"
@@ -42,32 +42,10 @@ def sentence(verdict: Verdict) -> str:
 def gained(ratio: Ratio | None, ceiling: float | None = None) -> str:
     """A ratio with its interval, what it shows where that is nothing, and its ceiling where one is known."""
     if ratio is None:
-        return "n/a"
+        return UNKNOWN
     said = [bounds(ratio)]
     if ratio.low is not None and ratio.shows_nothing:
         said.append(NO_DIFFERENCE)
     if ceiling is not None:
         said.append(f"ceiling {times(ceiling)}")
     return f"{times(ratio.ratio)} ({'; '.join(said)})"
-
-
-def bounds(ratio: Ratio) -> str:
-    """The interval, or why there is none."""
-    if ratio.low is None or ratio.high is None:
-        return "one turn: no interval"
-    return f"{plain(ratio.low)} to {plain(ratio.high)}"
-
-
-def times(ratio: float | None) -> str:
-    """A ratio, as 1.32x; unknown is n/a."""
-    return "n/a" if ratio is None else f"{plain(ratio)}x"
-
-
-def plain(ratio: float) -> str:
-    """Two decimals, fewer from 10 on."""
-    return f"{ratio:,.{0 if ratio >= 100 else 1 if ratio >= 10 else 2}f}"
-
-
-def divergence(kl: float | None) -> str:
-    """A Kullback-Leibler divergence, to two digits."""
-    return "n/a" if kl is None else f"{kl:.2g}"

@@ -10,11 +10,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from loopserve_cli.measure.figures import bounds, fine, mebibytes, number, times, whole
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.output import new_table
-from loopserve_cli.replay.tables import mebibytes, number, whole
-from loopserve_cli.replay.verdict_lines import bounds, divergence, times
 
 LEGEND = "x is {against}'s time over the profile's on the same turn, in brackets its 95% interval"
 
@@ -56,7 +55,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("first token", 1, lambda v: _ratio(v.first_token), compares=True),
     Column("KV MiB", 0, lambda v: _if_known(mebibytes, v.kv_bytes)),
     Column("next tokens", 2, lambda v: _ratio(v.next_tokens), compares=True),
-    Column("KL", 3, lambda v: _if_known(divergence, v.kl_mean), compares=True),
+    Column("KL", 3, lambda v: _if_known(fine, v.kl_mean), compares=True),
     Column("same answers", 4, _answers, compares=True),
     Column("keys read", 5, lambda v: _if_known(whole, v.keys_read)),
     Column("ceiling", 6, lambda v: _if_known(times, v.ceiling), compares=True),

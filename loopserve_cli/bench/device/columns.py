@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loopserve_cli.replay.tables import mebibytes, number, percent, whole
+from loopserve_cli.measure.figures import mebibytes, number, percent, whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from loopserve_cli.bench.kernels.grid import Measured
 from loopserve_cli.bench.kernels.variant import ATTEND, CHOOSE, DENSE, FLEX, INDEX, OWN_DENSE, Timing
-from loopserve_cli.bench.timing import spread
+from loopserve_cli.measure.spread import spread
 
 Times = Mapping[tuple[str, float | None], float]
 

@@ -1,4 +1,4 @@
-"""How far a profile's greedy answers are those of full attention."""
+"""A turn that was measured: its record, and the ids that it answered with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopserve_cli.stats import TurnRecord
-
-REFERENCE = "full"
 
 
 @dataclass(frozen=True, slots=True)
