@@ -159,6 +159,16 @@ def compare(options: CompareOptions, json: Json = False) -> int:
     return run(replace(options, json=json))
 
 
+@app.command(epilog=epilog("report"))
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that replay wrote with --out.")],
+) -> int:
+    """Make report.html of a run again: its figures, verdict and records as one page that opens offline."""
+    from loopserve_cli.replay.report import run
+
+    return run(folder)
+
+
 @app.command(epilog=epilog("convert"))
 def convert(
     source: Annotated[

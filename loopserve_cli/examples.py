@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("compare before after", "what changed between two runs of --out"),
         ("compare before after --fail-if worse", "exit with 3 if something got worse"),
     ),
+    "report": (("report results", "its report.html, also of a killed run"),),
     "convert": (
         ("convert export.json talk.jsonl", "any format that replay reads, to ours"),
         ("convert talk.jsonl talk.json --to openai", "to OpenAI's messages"),

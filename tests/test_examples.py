@@ -16,6 +16,7 @@ RUNS = (
     "chat.run",
     "replay.run",
     "measure.compare.run",
+    "replay.report.run",
     "transcript.convert",
     "doctor.run",
     "models.run",
