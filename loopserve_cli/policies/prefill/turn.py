@@ -10,7 +10,8 @@ from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import PrefillPolicy
 from loopserve_cli.policies.prefill.chosen import ChosenLines
-from loopserve_cli.policies.prefill.costs import Costs, costs_for
+from loopserve_cli.policies.prefill.costs import Costs
+from loopserve_cli.policies.prefill.device_costs import costs_for
 from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
 from loopserve_cli.profiling import Spans
 from loopserve_kernels.dense import dense_attention
