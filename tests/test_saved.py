@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_engine import run, some_ids
 
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import loader, saved
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone

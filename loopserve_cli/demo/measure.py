@@ -110,7 +110,7 @@ def print_density(results: dict[int, list[HeadDensity]], alpha: float, console: 
 
 def load_reader(options: argparse.Namespace) -> tuple[Reader, str, int | None]:
     """The model that is asked for, its name, and how many tokens it was trained on, where known."""
-    from loopserve_cli.demo.files import demo_model_folder
+    from loopserve_cli.bundled_files import demo_model_folder
     from loopserve_cli.demo.reader import Reader, load_checkpoint, load_folder
 
     if options.checkpoint:
