@@ -16,8 +16,8 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.engine.sampling import Reader
-from loopserve_cli.profiling import Stopwatch
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.timers import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("gpu_like")
 PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o")

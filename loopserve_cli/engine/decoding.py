@@ -17,7 +17,7 @@ from loopserve_cli.engine.selection import Selection
 from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.working_set import mean_length
 from loopserve_cli.policies.keep import KeepPolicy, Seen
-from loopserve_cli.profiling import Spans
+from loopserve_cli.timers import Spans
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.rotate import Rotation
 from loopserve_kernels.step_write import step_write

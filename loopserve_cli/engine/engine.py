@@ -24,10 +24,11 @@ from loopserve_cli.engine.saved import SavedStore, Told
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.turn import RESERVED_ANSWER, Turn
+from loopserve_cli.memory_meter import Memory
 from loopserve_cli.policies.keep import KeepPolicy
 from loopserve_cli.policies.prefill import ChosenLines, PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
-from loopserve_cli.profiling import Memory, Stopwatch
+from loopserve_cli.timers import Stopwatch
 
 
 class Engine:

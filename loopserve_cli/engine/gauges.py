@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.held import Held
+    from loopserve_cli.memory_meter import Meter
     from loopserve_cli.policies.prefill import PrefillTurn
     from loopserve_cli.policies.prefill.report import PrefillReport
-    from loopserve_cli.profiling import Meter
 
 
 @dataclass(frozen=True, slots=True)

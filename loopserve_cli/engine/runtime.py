@@ -12,7 +12,7 @@ from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.prefiller import Prefiller
 from loopserve_cli.engine.stepper import CudaCapture
 from loopserve_cli.errors import NumbersError
-from loopserve_cli.profiling import Meter
+from loopserve_cli.memory_meter import Meter
 from loopserve_cli.stats import versions
 from loopserve_kernels.device import device_name
 

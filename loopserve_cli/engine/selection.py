@@ -9,7 +9,7 @@ from torch import Tensor
 from loopserve_cli.engine.layer_decoding import LayerDecoding
 from loopserve_cli.engine.store import Store
 from loopserve_cli.policies.keep import KeepPolicy, Seen
-from loopserve_cli.profiling import Spans
+from loopserve_cli.timers import Spans
 
 # Tokens a working set has room for at most after a choice; it grows when they are more.
 ROOM = 256

@@ -19,8 +19,8 @@ from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
 from loopserve_cli.policies.prefill import PrefillTurn
-from loopserve_cli.profiling import Stopwatch
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.timers import Stopwatch
 
 # Most answers end long before they must: room for more is made when it is needed.
 RESERVED_ANSWER = 1024

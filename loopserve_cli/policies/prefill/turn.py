@@ -15,7 +15,7 @@ from loopserve_cli.policies.prefill.costs import Costs
 from loopserve_cli.policies.prefill.device_costs import costs_for
 from loopserve_cli.policies.prefill.heads import head_figures
 from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
-from loopserve_cli.profiling import Spans
+from loopserve_cli.timers import Spans
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
