@@ -134,7 +134,7 @@ def test_a_tier_that_evicts_runs_no_step_ahead() -> None:
     engine = engine_of("snapkv", None)
     engine.set_profile(engine.profile.with_overrides(["retain.tier=evict"]))
     run(engine, some_ids(60), max_new_tokens=5)
-    assert not engine._held.decode.steady
+    assert not engine._state.decode.steady
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.9, "top_p": 0.9, "seed": 4}, {"repetition_penalty": 1.3}])
