@@ -14,7 +14,7 @@ from loopserve_kernels.key_codes import KeyCodes
 
 @dataclass(frozen=True, slots=True)
 class ScoringWindow:
-    """The newest queries, and what else one layer's keys are scored by. Positions count from the dialogue's first token."""
+    """The newest queries, and what else one layer's keys are scored by. Positions count from the first token."""
 
     query: Tensor  # [H, r, D], the newest queries after RoPE, oldest first
     positions: Tensor  # [r] int64
