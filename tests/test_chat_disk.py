@@ -14,7 +14,7 @@ from test_chat_start import options, said, talk
 from loopserve_cli.chat import kept, run, start
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands import dispatch
-from loopserve_cli.chat.places import new_transcript, transcripts_folder
+from loopserve_cli.chat.paths import new_transcript, transcripts_folder
 from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import LoopserveError, UsageError

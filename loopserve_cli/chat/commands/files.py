@@ -11,7 +11,7 @@ from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.bundled import located
 from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.kept import drop, feed, keep
-from loopserve_cli.chat.places import new_transcript
+from loopserve_cli.chat.paths import new_transcript
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
