@@ -13,7 +13,8 @@ from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
 from loopserve_cli.engine.placement import layer_devices
 from loopserve_cli.engine.prefiller import Prefiller
-from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, Told, write
+from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, Told
+from loopserve_cli.engine.saved_write import write
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import PolicyOptions, Profile
