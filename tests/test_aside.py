@@ -22,7 +22,7 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.messages import Message
 from loopserve_cli.policies.prefill.chosen import ChosenLines
 from loopserve_cli.profile import Profile, load_profile
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 
 CHOOSING = ["prefill.min_new=1", "prefill.min_keys=1", "prefill.most_density=1", "prefill.local=4", "prefill.sinks=1"]
 

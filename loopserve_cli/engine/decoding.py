@@ -19,7 +19,7 @@ from loopserve_cli.engine.working_set import mean_length
 from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow
 from loopserve_cli.timers import Spans
 from loopserve_kernels.decode import decode_attention
-from loopserve_kernels.rotate import Rotation
+from loopserve_kernels.rotation import Rotation
 from loopserve_kernels.step_write import step_write
 
 

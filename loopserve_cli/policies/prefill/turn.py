@@ -19,7 +19,8 @@ from loopserve_cli.timers import Spans
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
-from loopserve_kernels.index import Index, make_index
+from loopserve_kernels.index import make_index
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
