@@ -13,11 +13,12 @@ from loopserve_cli.engine.archive import Archive
 from loopserve_cli.engine.aside import Aside
 from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
-from loopserve_cli.engine.finite import healthy, undone_unless_numbers
+from loopserve_cli.engine.feed import Feed
+from loopserve_cli.engine.finite import undone_unless_numbers
 from loopserve_cli.engine.forcing import Given, Start, forced, forcible
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.identity import Identity
-from loopserve_cli.engine.layerwise import LayerProgress, Tell
+from loopserve_cli.engine.layerwise import Tell
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.runtime import Runtime
 from loopserve_cli.engine.saved import SavedStore, Told
@@ -28,7 +29,6 @@ from loopserve_cli.memory_meter import Memory
 from loopserve_cli.policies.keep import KeepPolicy
 from loopserve_cli.policies.prefill import ChosenLines, PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
-from loopserve_cli.timers import Stopwatch
 
 
 class Engine:
@@ -241,21 +241,9 @@ class Engine:
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress at once and after every chunk; closed early, it keeps the chunks already fed."""
-        runtime, state = self._runtime, self._state
-        runtime.limits.check_known(ids)
-        runtime.limits.check_length(len(state.tokens) + len(ids))
-        ids = self._prefiller.with_stale(state, ids)
-        state.store.reserve(len(state.tokens) + len(ids))
-        prefill = self.new_prefill()
-        watching = state.decode if self.freezes else None
-        began, within = len(state.tokens), LayerProgress(self.on_progress, self._layers, Stopwatch(runtime.gpus))
-        with undone_unless_numbers(state, began):
-            yield PrefillProgress(0, len(ids), began)
-            for progress, logits in self._prefiller.feed_all(state, ids, prefill, watching, within):
-                if progress.done == len(ids) and not bool(healthy(logits).all()):
-                    raise runtime.no_numbers()
-                yield progress
-        self._note_lines(prefill)
+        feed = Feed(self._runtime, self._state, self.new_prefill, ids)
+        yield from feed.progress(self.on_progress)
+        self._note_lines(feed.prefill)
 
     def turn(
         self,
