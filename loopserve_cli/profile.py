@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
+from loopserve_cli.files import PROFILE_LIMIT
 from loopserve_cli.nearest import hint, hint_file
 from loopserve_cli.phrases import filled, unknown_place
 from loopserve_cli.policy_settings import (
@@ -33,6 +33,7 @@ from loopserve_cli.policy_settings import (
     whole_name,
 )
 from loopserve_cli.profile_sections import check_tier, checked_section
+from loopserve_cli.text_file import read_text
 
 DEFAULT_PROFILE = "loopserve"
 
@@ -153,21 +154,13 @@ def profile_text(name: str) -> str:
     """What stands in a profile's file; raises UsageError, with the nearest name, where there is none to read."""
     path = profile_path(name)
     try:
-        return read_file(path, PROFILE_LIMIT, streams=True).decode("utf-8-sig")
-    except Refused as refusal:
-        raise UsageError(f"{path}: {refusal}") from None
+        return read_text(path, PROFILE_LIMIT, "give a .toml file", streams=True)
     except FileNotFoundError:
         if name.endswith(".toml"):
             raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
         known = profile_names()
         listed = f"no profile {name!r}; known: {', '.join(known)}; or give the path of a .toml file"
         raise UsageError(listed + hint(name, known)) from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder; give a .toml file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}; check its path and mode") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except ValueError:
         raise UsageError(f"{name[:40]!r} is no file's name: it holds a NUL or half a character") from None
 
