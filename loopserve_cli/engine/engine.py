@@ -50,6 +50,8 @@ class Engine:
         self.on_progress: Tell | None = None
         self.keeps_lines = False
         self.lines: ChosenLines | None = None
+        # Whether a turn's end says what each head computed; that is read when all stamps are taken.
+        self.keeps_heads = False
         # Whether a turn notes where its answer begins, for `force`.
         self.keeps_start = False
         self.start: Start | None = None
@@ -280,7 +282,7 @@ class Engine:
                 yield from turn.answering(cancelled)
                 record, self.start = turn.record(), turn.start
                 self._note_lines(turn.prefill)
-                yield TurnDone(record)
+                yield TurnDone(record, turn.prefill.heads() if self.keeps_heads else None)
             finally:
                 self._stepper.let_go()  # the reader may close the turn while the next step runs
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.decoding import DecodeTurn, Noted
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.layer_decoding import Noted
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.stepper import Stepper

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loopserve_cli.heads import HeadFigures
 from loopserve_cli.stats import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A turn's record with the ids of its output tokens."""
+    """A turn's record with the ids of its output tokens, and what its prefill's heads computed where that is kept."""
 
     record: TurnRecord
     output_ids: tuple[int, ...] = ()
+    heads: HeadFigures | None = None
 
 
 def share_equal(left: Sequence[int], right: Sequence[int]) -> float | None:
