@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from hand_clock import NOTHING_MS, TICK, in_hand
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.chunks import PREFILL_CHUNK
@@ -58,15 +59,16 @@ def test_one_token_has_no_time_per_output_token() -> None:
     assert record.tpot_ms is None and record.decode_tokens_per_s is None and record.itl_ms == []
 
 
-def test_a_slow_reader_is_in_no_figure() -> None:
-    engine = new_engine()
+def test_a_slow_reader_is_in_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, clock = new_engine(), in_hand(monkeypatch)
     turn = engine.turn(some_ids(20), SamplingOptions(max_new_tokens=4))
     for event in turn:
         if not isinstance(event, TurnDone):
-            time.sleep(0.05)
+            clock.tick()
         else:
-            assert event.record.e2e_ms < 5 * 50
-            assert max(event.record.itl_ms) < 50
+            assert event.record.e2e_ms < NOTHING_MS
+            assert max(event.record.itl_ms) < NOTHING_MS
+    assert clock.now >= (2 + 4) * TICK, "before and after the prefill, and at each token"
 
 
 def test_chunks_change_nothing_but_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
