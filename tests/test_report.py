@@ -151,7 +151,7 @@ def test_several_dialogues_have_their_own_figures_and_those_of_all() -> None:
 
 
 def test_a_run_of_very_many_dialogues_stays_small_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 3_000)
+    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 1_050)
     monkeypatch.setattr(page_module, "MOST_SAVED", 1_000)
     found = Page(page(made(dialogues=[f"talk {n}" for n in range(40)], repeats=1)))
     shown = len(found.data["dialogues"])
