@@ -43,8 +43,8 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
+    from loopserve_cli.measure.gates import parse_gate
     from loopserve_cli.replay.book import Book
-    from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.script import read_scripts
 
     names = [profile.name for profile in options.profiles]

@@ -21,6 +21,7 @@ from loopserve_cli.engine.events import Event, Token, TurnDone
 from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
 from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.rounds import rotated
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.missing import Pass, first_measured
 from loopserve_cli.replay.script import Exchange, Script
@@ -56,12 +57,6 @@ class Watcher(Protocol):
 
     def warn(self, line: str) -> None:
         """Something that the user should not miss."""
-
-
-def rotated(profiles: Sequence[Profile], by: int) -> list[Profile]:
-    """The profiles, starting `by` places further on."""
-    start = by % len(profiles)
-    return [*profiles[start:], *profiles[:start]]
 
 
 class Runner:

@@ -9,12 +9,13 @@ from pathlib import Path
 import demo_oracle
 import pytest
 
+from loopserve_cli.bench.quality.__main__ import main
+from loopserve_cli.bench.quality.combination import Combination, combinations, compressed_tokens
+from loopserve_cli.bench.quality.compression import CompressionRun
+from loopserve_cli.bench.quality.engine_reader import EngineReader
+from loopserve_cli.bench.quality.options import parse, with_a_budget
+from loopserve_cli.bench.quality.questions import HEADLINE, MOST_ANSWER_TOKENS, OTHERS, Question, Round, rounds
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo import compression
-from loopserve_cli.demo.combination import Combination, combinations, compressed_tokens
-from loopserve_cli.demo.engine_reader import EngineReader
-from loopserve_cli.demo.recall import HEADLINE, MOST_ANSWER_TOKENS, OTHERS
-from loopserve_cli.demo.rounds import Question, Round, rounds
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import LoadedModel, load
 from loopserve_cli.errors import UsageError
@@ -162,7 +163,7 @@ def test_what_has_a_budget_is_measured_at_each() -> None:
     ]
     assert [c.profile.keep.settings.get("budget") for c in found] == [None, 128, 256, 128, 256]
     assert found[-1].profile.keep.settings["interval"] == 4
-    assert set(compression.with_a_budget()) == {"full", "adakv", "h2o", "loopserve", "snapkv", "streaming-llm"}
+    assert set(with_a_budget()) == {"full", "adakv", "h2o", "loopserve", "snapkv", "streaming-llm"}
 
 
 def test_nothing_asked_is_nothing_known() -> None:
@@ -174,15 +175,27 @@ def test_nothing_asked_is_nothing_known() -> None:
 
 def test_a_run_is_kept_after_every_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "recall.json"
-    given = ["--lengths", "1000", "--dialogues", "1", "--turns", "2", "--questions", "3", "--others", "1"]
+    given = [
+        "compression",
+        "--lengths",
+        "1000",
+        "--dialogues",
+        "1",
+        "--turns",
+        "2",
+        "--questions",
+        "3",
+        "--others",
+        "1",
+    ]
     given += ["--budgets", "100", "--profile", "full", "--profile", "streaming-llm", "--json", str(file)]
-    options, kept, places = compression.parse(given), [], []
+    kept, places = [], []
 
-    def keep(run: compression.Run, place: str) -> None:
-        places.append(place)
-        kept.append(run.to_json("command", {}))
+    def keep(text: str) -> None:
+        places.append(text.partition(":")[0])
+        kept.append(run.to_json())
 
-    run = compression.Run(options, load(ModelOptions("demo", device="cpu", dtype="float32")), keep)
+    run = CompressionRun(parse(given), load(ModelOptions("demo", device="cpu", dtype="float32")), keep)
     run.measure(1000)
     assert places == ["1000 tokens, dialogue 1, turn 1", "1000 tokens, dialogue 1, turn 2"]
     assert 0 < len(kept[0]["questions"]) < len(kept[1]["questions"])
@@ -190,11 +203,11 @@ def test_a_run_is_kept_after_every_turn(tmp_path: Path, capsys: pytest.CaptureFi
         for combination in data["combinations"]:
             assert sum(tally["asked"] for tally in combination["kinds"].values()) == len(data["questions"])
 
-    assert compression.main(given) == 0
+    assert main(given) == 0
     out, err = capsys.readouterr()
     written = json.loads(file.read_text())
-    assert written["combinations"] == json.loads(json.dumps(run.to_json("", {})))["combinations"]
-    assert written["command"].startswith("python -m loopserve_cli.demo.compression --lengths 1000")
+    assert written["combinations"] == json.loads(json.dumps(run.to_json()))["combinations"]
+    assert written["command"].startswith("python -m loopserve_cli.bench.quality compression --lengths 1000")
     assert written["dialogues"] == {"1000": 1} and written["seed"] == 7001 and written["versions"]["torch"]
     full, streaming = written["combinations"]
     assert full["headline"]["share"] == 1 and full["tokens_compressed"] == 0
@@ -216,7 +229,7 @@ def test_a_run_is_kept_after_every_turn(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_wrong_options(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        compression.parse(arguments)
+        parse(["compression", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -228,6 +241,6 @@ def test_wrong_options(arguments: list[str], message: str) -> None:
     ],
 )
 def test_a_wrong_profile_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compression.main(arguments) == 2
+    assert main(["compression", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -1,89 +1,67 @@
-"""One profile at one budget: the answers it gave, counted by kind, position and turn, and how much it left out."""
+"""One profile at one budget: the answers it gave, and how much it left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
-from loopserve_cli.demo.planted import THIRDS
-from loopserve_cli.demo.recall import HEADLINE, OTHERS, Tally
-from loopserve_cli.demo.rounds import Question
+from loopserve_cli.bench.quality.accuracy import Tally, tally_of
+from loopserve_cli.bench.quality.answers import Answer, Scored
+from loopserve_cli.bench.quality.questions import Question
 from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import Profile, load_profile
 from loopserve_cli.stats import TurnRecord
 
 # An answer's first token comes from the prefill, the next 16 from loopserve's first interval, which reads everything.
 SHORT_ANSWER = 17
-Name = TypeVar("Name", str, int)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one combination answered; `got` is None when the answer did not end."""
+class CountedAnswer(Answer):
+    """An answer with what it took. `question` is its number in the run.
 
-    question: int  # its number in the run
-    asked: Question
-    got: str | None
+    `compressed` counts those of its `tokens` that came from a step that read chosen keys only.
+    """
+
+    question: int
     tokens: int
-    compressed: int  # of the tokens, those that came from a step that read chosen keys only
+    compressed: int
     reselections: int
     keys_read: int
     keys_stored: int
 
-    @property
-    def right(self) -> bool:
-        """Exactly the right answer, ended."""
-        return self.got == self.asked.answer
-
 
 @dataclass(slots=True)
-class Combination:
+class Combination(Scored):
     """A profile at a budget (None: it has none) over dialogues of one length."""
 
     name: str
     budget: int | None
     length: int
     profile: Profile
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[CountedAnswer] = field(default_factory=list)
 
     def add(self, question: int, asked: Question, record: TurnRecord) -> None:
         """Count one answer by its record."""
-        got = record.output_text if record.finish_reason == "stop" else None
-        measured = (record.tokens_output, record.reselections, record.keys_read, record.keys_stored)
-        tokens, reselections, keys_read, keys_stored = (0 if value is None else value for value in measured)
-        compressed = compressed_tokens(self.profile, record)
-        self.answers.append(Answer(question, asked, got, tokens, compressed, reselections, keys_read, keys_stored))
-
-    @property
-    def headline(self) -> Tally:
-        """Single and updated facts together."""
-        return tally_of(a.right for a in self.answers if a.asked.kind in HEADLINE)
+        self.answers.append(
+            CountedAnswer(
+                asked=asked,
+                got=record.output_text if record.finish_reason == "stop" else None,
+                question=question,
+                tokens=record.tokens_output or 0,
+                compressed=compressed_tokens(self.profile, record),
+                reselections=record.reselections or 0,
+                keys_read=record.keys_read or 0,
+                keys_stored=record.keys_stored or 0,
+            )
+        )
 
     @property
     def long(self) -> Tally:
         """Questions of any kind whose right answer goes on beyond what loopserve's first interval reads in full."""
         return tally_of(a.right for a in self.answers if a.asked.answer_tokens > SHORT_ANSWER)
-
-    @property
-    def thirds(self) -> dict[str, Tally]:
-        """The headline's questions by where the fact stands in what was read so far."""
-        return self._tallies(THIRDS, lambda a: a.asked.third)
-
-    @property
-    def turns(self) -> dict[int, Tally]:
-        """The headline's questions by the turn after which they were asked."""
-        numbers = sorted({a.asked.turn for a in self.answers})
-        return self._tallies(numbers, lambda a: a.asked.turn if a.asked.kind in HEADLINE else None)
-
-    @property
-    def kinds(self) -> dict[str, Tally]:
-        """Every kind of question."""
-        return self._tallies((*HEADLINE, *OTHERS), lambda a: a.asked.kind)
-
-    def _tallies(self, names: Iterable[Name], of: Callable[[Answer], Name | None]) -> dict[Name, Tally]:
-        return {name: tally_of(a.right for a in self.answers if of(a) == name) for name in names}
 
     @property
     def compressed_share(self) -> float | None:
@@ -106,10 +84,8 @@ class Combination:
             "profile": self.name,
             "budget": self.budget,
             "length": self.length,
-            "headline": self.headline.to_json(),
-            "thirds": {name: tally.to_json() for name, tally in self.thirds.items()},
+            **self.counts(),
             "turns": {str(turn): tally.to_json() for turn, tally in self.turns.items()},
-            "kinds": {name: tally.to_json() for name, tally in self.kinds.items()},
             "long": self.long.to_json(),
             "same_as_full": None if full is None else self.same_as(full).to_json(),
             "tokens": sum(a.tokens for a in self.answers),
@@ -135,15 +111,9 @@ def compressed_tokens(profile: Profile, record: TurnRecord) -> int:
     return max(0, record.tokens_output - 1 - whole)
 
 
-def tally_of(right: Iterable[bool]) -> Tally:
-    """The tally of these answers."""
-    tally = Tally()
-    for one in right:
-        tally.add(one)
-    return tally
-
-
-def share(answers: Sequence[Answer], part: Callable[[Answer], int], whole: Callable[[Answer], int]) -> float | None:
+def share(
+    answers: Sequence[CountedAnswer], part: Callable[[CountedAnswer], int], whole: Callable[[CountedAnswer], int]
+) -> float | None:
     """The answers' parts over their wholes, or None when there is nothing."""
     total = sum(map(whole, answers))
     return sum(map(part, answers)) / total if total else None

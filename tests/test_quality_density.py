@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from loopserve_cli.demo import density
-from loopserve_cli.demo.density import Lines
+from loopserve_cli.bench.quality import density
+from loopserve_cli.bench.quality.__main__ import main
+from loopserve_cli.bench.quality.density import Lines
 
 
 def attention(rows: list[int], length: int, seed: int, sharpness: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,3 +128,24 @@ def test_sampled_rows_lie_in_the_last_half_and_do_not_meet() -> None:
     assert max(both) < 1000
     with pytest.raises(ValueError, match="at least 256 tokens"):
         density.sample_rows(250, torch.Generator())
+
+
+def test_the_demo_models_density_is_written_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "density.json"
+    assert main(["density", "--lengths", "512", "--dialogues", "1", "--json", str(file)]) == 0
+    out, err = capsys.readouterr()
+    written = json.loads(file.read_text())
+    assert (written["model"], written["tokens_trained"], written["alpha"], written["seed"]) == (
+        "demo",
+        None,
+        0.95,
+        7001,
+    )
+    [found] = written["density"]
+    assert found["length"] == 512 and [(h["layer"], h["head"]) for h in found["heads"]] == [
+        (layer, head) for layer in range(4) for head in range(4)
+    ]
+    # The seed's dialogue has these figures: entries are fewest, lines by mass cost more than the cheapest.
+    shares = [found[name] for name in ("entries", "cheapest", "lines")]
+    assert shares == [pytest.approx(share, abs=5e-4) for share in (0.0137, 0.0594, 0.0946)]
+    assert "density at alpha 0.95" in out and f"{found['lines']:.1%}" in out and "density of 1 of 1 dialogues" in err

@@ -8,8 +8,11 @@ import re
 import demo_oracle
 import pytest
 
-from loopserve_cli.demo import measure
-from loopserve_cli.demo.recall import HEADLINE, OTHERS, Recall, Tally, measure_recall, planted_dialogue, wilson
+from loopserve_cli.bench.quality.__main__ import main
+from loopserve_cli.bench.quality.accuracy import Tally, wilson
+from loopserve_cli.bench.quality.options import parse
+from loopserve_cli.bench.quality.questions import HEADLINE, OTHERS, planted_dialogue
+from loopserve_cli.bench.quality.recall import Recall, RecallRun, measure_recall
 from loopserve_cli.errors import UsageError
 
 LENGTH = 3000
@@ -151,19 +154,34 @@ def test_json_holds_every_count() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lengths", "1k"], "not a list of numbers"),
-        (["--lengths", "100"], "at least 256"),
-        (["--lengths", "300", "--density"], "at least 512"),
-        (["--questions", "0"], "--questions at least 1"),
+        (["recall", "--lengths", "1k"], "not a list of numbers"),
+        (["recall", "--lengths", "100"], "at least 256"),
+        (["density", "--lengths", "300"], "at least 512"),
+        (["recall", "--questions", "0"], "--questions at least 1"),
     ],
 )
 def test_wrong_options(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        measure.parse(arguments)
+        parse(arguments)
 
 
 def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert measure.main(["--model", "no-such-folder", "--lengths", "512"]) == 1
+    assert main(["recall", "--model", "no-such-folder", "--lengths", "512"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no-such-folder holds no config.json" in error
+
+
+def test_every_dialogue_is_kept_as_soon_as_it_is_asked() -> None:
+    kept: list[int] = []
+    options = parse(["recall", "--lengths", str(LENGTH), "--dialogues", "3", "--questions", "2"])
+    run = RecallRun(options, {"first": Oracle(), "careless": Careless()}, lambda text: kept.append(asked(run)))
+    run.measure(LENGTH)
+    assert kept == sorted(set(kept)) and len(kept) >= 6
+    found = run.to_json()["recall"]
+    assert [(row["profile"], row["headline"]["share"]) for row in found] == [("first", 1), ("careless", 0)]
+    assert [mistake["question"] for mistake in found[1]["mistakes"]] == run.readers["careless"].asked
+
+
+def asked(run: RecallRun) -> int:
+    return sum(tally["asked"] for row in run.to_json()["recall"] for tally in row["kinds"].values())

@@ -1,9 +1,8 @@
-"""A model that reads a dialogue once and answers many questions about it, each from the same state."""
+"""Plain transformers as one who reads a dialogue once and answers many questions, each from the same state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,17 +10,15 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
-    LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from loopserve_cli.demo.density import HeadDensity, head_density
+from loopserve_cli.bench.quality.density import HeadDensity, head_density
 from loopserve_cli.engine.model_call import next_logits, positions
-from loopserve_cli.errors import ModelError
 
-RECORDING_ATTENTION = "loopserve_demo_recording"
+RECORDING_ATTENTION = "loopserve_recording"
 
 
 @dataclass(slots=True)
@@ -127,35 +124,3 @@ class Reader:
         device = self.model.device
         places = positions(self.cache.get_seq_length(), len(ids), device)
         return next_logits(self.model, torch.tensor([ids], device=device), places, self.cache, query_rows=query_rows)[0]
-
-
-def load_folder(folder: Path, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """The exported model in float32, from its folder; raises ModelError when files are missing."""
-    from transformers import AutoTokenizer
-
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}; give the folder that loopserve_cli.demo.train exported")
-    model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.to(device), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def load_checkpoint(file: Path, device: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, int]:
-    """A model still in training, rounded to bfloat16 as it will be shipped, and how many tokens it has seen.
-
-    Its tokenizer is the one that the training wrote beside it: one built anew may have other ids.
-    """
-    from transformers import AutoTokenizer
-
-    from loopserve_cli.demo.train import configuration
-
-    for path in (file, file.parent / "tokenizer" / "tokenizer.json"):
-        if not path.is_file():
-            raise ModelError(
-                f"{path} does not exist; give the checkpoint.pt in loopserve_cli.demo.train's --out folder"
-            )
-    state = torch.load(file, map_location=device, weights_only=True)
-    model: Any = LlamaForCausalLM(configuration()).to(device)
-    model.load_state_dict(state["model"])
-    tokenizer = AutoTokenizer.from_pretrained(file.parent / "tokenizer", local_files_only=True)
-    return model.to(torch.bfloat16).to(torch.float32), tokenizer, int(state["done"])

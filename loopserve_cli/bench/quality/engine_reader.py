@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from loopserve_cli.config import ModelOptions, SamplingOptions
+from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone
-from loopserve_cli.profile import Profile
 from loopserve_cli.stats import TurnRecord
 
 
@@ -46,11 +45,3 @@ class EngineReader:
         assert isinstance(done, TurnDone)
         self.engine.rewind(held)
         return done.record
-
-
-def engine_readers(model: ModelOptions, profiles: list[Profile], turns: int) -> dict[str, EngineReader]:
-    """One reader for each profile, by its name, all over the same weights; raises ModelError."""
-    from loopserve_cli.engine.loader import load
-
-    loaded = load(model)
-    return {profile.name: EngineReader(Engine(loaded, profile), turns) for profile in profiles}

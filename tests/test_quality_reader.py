@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from loopserve_cli.bench.quality.density import entry_share, sample_rows
+from loopserve_cli.bench.quality.reader import Reader
 from loopserve_cli.demo import tokenizer as tok
-from loopserve_cli.demo.density import entry_share, sample_rows
-from loopserve_cli.demo.reader import Reader, load_checkpoint, load_folder
+from loopserve_cli.demo.weights import load_checkpoint, load_folder
 from loopserve_cli.errors import ModelError
 
 

@@ -1,4 +1,4 @@
-"""Line sets made to a density: a local band, slashes that stand alone, and verticals, different in every head.
+"""Synthetic line sets of a given density, different in every head: of all kinds of lines together, or of one.
 
 The density of a set is that of its *executed* cells (`executed_entries` / `causal_entries`): tiles compute more than
 the lines ask for, and that is what costs time.
@@ -17,10 +17,11 @@ from loopserve_kernels.executed import causal_entries, executed_entries
 from loopserve_kernels.index import build_index
 
 STEPS = 18
+KINDS = ("band", "slashes", "verticals")
 
 
 @dataclass(frozen=True, slots=True)
-class MadeLines:
+class LineSet:
     """Lines of P heads, and the density each head reaches, float64 [P] on the host."""
 
     lines: Lines
@@ -66,11 +67,12 @@ class _Draw:
 
 def make_lines(
     heads: int, rows: int, keys: int, density: float, shape: tuple[int, int], seed: int, device: torch.device
-) -> MadeLines:
-    """Lines whose executed density over `rows` new rows is as near to `density` as verticals can bring it.
+) -> LineSet:
+    """Of every kind, with an executed density over `rows` new rows as near to `density` as verticals can bring it.
 
-    `shape` is the rows per block and the tile that will execute them. Offset 0 is always in, and its tiles alone are
-    about half a block per row: no set is sparser than that.
+    Heads differ in how much is a local band, slashes that stand alone, and verticals. `shape` is the rows per block
+    and the tile that will execute them. Offset 0 is always in, and its tiles alone are about half a block per row: no
+    set is sparser than that.
     """
     draw = _draw(heads, keys, shape, seed, device)
     wanted = density * causal_entries(rows, keys)
@@ -86,7 +88,7 @@ def make_lines(
     most = low + min(keys, 2 * density * keys + 1)
     more = _last_below(low, most, lambda m: draw.entries(with_verticals(m), rows) <= wanted)
     best = with_verticals(more)
-    return MadeLines(draw.lines(best), draw.entries(best, rows).double().cpu() / causal_entries(rows, keys))
+    return LineSet(draw.lines(best), draw.entries(best, rows).double().cpu() / causal_entries(rows, keys))
 
 
 def _draw(heads: int, keys: int, shape: tuple[int, int], seed: int, device: torch.device) -> _Draw:
@@ -115,3 +117,21 @@ def widened(lines: Lines, width: int, keys: int) -> Lines:
         return torch.nn.functional.pad(part, (0, max(0, width - part.shape[1])), value=keys)
 
     return replace(lines, vertical=pad(lines.vertical), slash=pad(lines.slash))
+
+
+def lines_of_kind(
+    kind: str, heads: int, rows: int, keys: int, density: float, rows_per_block: int, device: torch.device
+) -> Lines:
+    """About `density` of the cells under one of KINDS; offset 0 is always in."""
+    generator = torch.Generator().manual_seed(0)
+    columns = max(1, int(density * causal_entries(rows, keys) / rows))
+    count = max(1, columns // rows_per_block) if kind == "slashes" else columns
+    if kind == "band":
+        chosen = torch.arange(columns).expand(heads, -1)
+    else:
+        # Near offsets meet more rows, as early keys do: the nearer half gives about the density asked for.
+        drawn = [torch.randperm(max(1, keys // 2), generator=generator)[:count] for _ in range(heads)]
+        chosen = torch.stack(drawn)
+    none = torch.full((heads, 1), keys)
+    vertical, slash = (chosen, none) if kind == "verticals" else (none, chosen)
+    return fixed_lines(vertical.to(device), slash.to(device), keys)
