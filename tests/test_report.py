@@ -325,7 +325,7 @@ def test_the_page_of_a_killed_run_is_made_from_what_it_left(tmp_path, capsys) ->
 
 def test_a_folder_without_a_run_has_no_report(tmp_path, capsys) -> None:
     assert app.main(["report", str(tmp_path / "none")]) == 2
-    assert "none: holds no turn of a run; give a folder" in capsys.readouterr().err
+    assert "none: no such run; give a folder" in capsys.readouterr().err
     (tmp_path / "run.json").write_text("{")
     assert app.main(["report", str(tmp_path)]) == 2
     assert "run.json: is damaged, so there is no report of it" in capsys.readouterr().err

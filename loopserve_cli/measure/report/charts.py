@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from loopserve_cli.measure.report.by_turn import Measure
 from loopserve_cli.measure.report.marks import Mark
+from loopserve_cli.measure.report.packed import Packed
 
 HEIGHT = 300
 FAINT = "99"  # of a colour's opacity, in hexadecimal
@@ -13,11 +15,12 @@ SHORTEST_HEAT, TALLEST_HEAT, LAYER_HEIGHT = 220, 640, 18
 AROUND = 96  # pixels above and below a heat map's cells
 
 
-def library() -> str:
+@functools.cache  # compressing it takes longer than all the rest of a page
+def library() -> Packed:
     """The code that draws, as it stands in the page."""
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs()
+    return Packed.of(get_plotlyjs())
 
 
 def line_chart(measure: Measure, marks: list[Mark]) -> dict[str, Any]:
