@@ -35,11 +35,11 @@ def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -
     environment = _environment()
     return environment.get_template(NAME).render(
         title=_title(document, by_name),
-        policy=f"default-src 'none'; script-src {source_hash(code)} {source_hash(library)}; "
+        policy=f"default-src 'none'; script-src {source_hash(code)} {library.source}; "
         "style-src 'unsafe-inline'; img-src data: blob:",
         style=_source("report.css"),
         code=code,
-        library=packed(library),
+        library=library.text,
         data=packed(json.dumps(_data(profiles, shown, known), separators=(",", ":"), ensure_ascii=False)),
         profiles=[(number, name, mark(number)) for number, name in enumerate(profiles)],
         measures=[(measure, measure.key in known) for measure in by_turn.MEASURES],
