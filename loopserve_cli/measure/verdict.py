@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
@@ -39,6 +40,12 @@ class Verdict:
     def same_share(self) -> float | None:
         """The share of answers that are the other's."""
         return None if self.same_answers is None or not self.answers else self.same_answers / self.answers
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """A verdict read back."""
+        ratios = {name: data[name] and Ratio(**data[name]) for name in ("first_token", "next_tokens")}
+        return cls(**{**data, **ratios})
 
 
 def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict]:
