@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -46,12 +47,27 @@ def output_console() -> Console:
     return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
+def teller() -> Callable[[str], None]:
+    """Says in a dim line on stderr what goes on."""
+    console = CleanConsole(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", soft_wrap=True)
+
+    return say
+
+
 def new_table(heads: Iterable[str] = ()) -> Table:
     """A table in the common look, without rows: columns of figures on the right, those with WORDS on the left."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
         table.add_column(head, justify="left" if head in WORDS else "right", no_wrap=True)
     return table
+
+
+def width_of(table: Table, console: Console) -> int:
+    """How wide a table is that nothing narrows."""
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def titled(title: str, table: Table) -> Group:

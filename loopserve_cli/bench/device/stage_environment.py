@@ -14,7 +14,7 @@ from loopserve_cli.bench.decode.bound import copy_bandwidth
 from loopserve_cli.bench.device.attempt import Record, attempt
 from loopserve_cli.bench.kernels.clock import captured_ms, median_ms
 from loopserve_cli.environment import describe
-from loopserve_cli.policies.prefill.costs import device_name
+from loopserve_kernels.device import device_name
 
 PACKAGES = (
     *("torch", "triton", "transformers", "tokenizers", "accelerate", "safetensors", "gguf", "peft", "typer", "rich"),

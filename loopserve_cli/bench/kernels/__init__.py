@@ -51,8 +51,8 @@ def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, A
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
     from loopserve_cli.policies.prefill import prefill_policy
-    from loopserve_cli.policies.prefill.costs import device_name
     from loopserve_cli.profile import load_profile
+    from loopserve_kernels.device import device_name
 
     device = pick(options.device)
     layer, grid = options.layer(device.type), options.grid(device.type)
