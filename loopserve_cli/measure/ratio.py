@@ -32,6 +32,11 @@ class Ratio:
         """Whether both may be equally fast for all that was measured."""
         return self.low is None or self.high is None or self.low <= 1 <= self.high
 
+    @property
+    def no_difference(self) -> bool:
+        """Whether an interval is known and says that both may be equally fast."""
+        return self.low is not None and self.shows_nothing
+
 
 def paired(times: Mapping[Key, float], others: Mapping[Key, float]) -> dict[Key, float]:
     """Each time over the other's at the same place; places that only one of them has are left out."""
