@@ -174,7 +174,7 @@ def show(
     against: Comparison | None = None,
 ) -> None:
     """What failed on stderr; the document, the verdict as Markdown, or the tables on stdout."""
-    from loopserve_cli.measure.compare import show as show_comparisons
+    from loopserve_cli.measure.compare.shown import show as show_comparisons
     from loopserve_cli.output import output_console, print_document
 
     for record in records:
