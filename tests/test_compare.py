@@ -160,6 +160,7 @@ def test_what_is_not_the_same_is_named_and_another_model_or_device_is_a_warning(
         "settings": {"sampling": {"max_new_tokens": 16}, "device": "auto"},
         "versions": {"torch": "1"},
         "machine": {"cpu": "x", "cuda": None},
+        "load": [0.5, 1.0, 1.0],
     }
     other = {
         "model": {"model": "n", "dtype": "bfloat16", "quant": None, "weights": "2"},
@@ -169,6 +170,7 @@ def test_what_is_not_the_same_is_named_and_another_model_or_device_is_a_warning(
         "settings": {"sampling": {"max_new_tokens": 32}, "device": "cpu"},
         "versions": {"torch": "2"},
         "machine": {"cpu": "x"},
+        "load": [6.5, 1.0, 1.0],
     }
     comparison = compare_runs(past(records(), **facts), past(records("fast"), **other))
     assert [one.text for one in comparison.others] == [
@@ -180,6 +182,7 @@ def test_what_is_not_the_same_is_named_and_another_model_or_device_is_a_warning(
         "only the earlier run has full",
         "sampling.max_new_tokens was 16 and is 32",
         "torch was 1 and is 2",
+        "the machine's load was 0.500 and is 6.50 as the run began",
     ]
     assert context_lines(comparison)[:3] == [f"warning: {one.text}" for one in comparison.others[:3]]
     weights = facts | {"model": {**facts["model"], "weights": "2"}}  # type: ignore[dict-item]
@@ -376,6 +379,8 @@ def test_the_command_compares_each_later_run_with_the_first(tmp_path: Path, caps
     assert err == "gate worse failed: fast ttft_ms.p50 is 350, baseline 175: 2.00x slower (2.00 to 2.00)\n"
     assert main(["compare", str(a), str(b), "--markdown", "--fail-if", "fast.first_token < 0.1"]) == 0
     assert capsys.readouterr().out.startswith("| profile | figure |")
+    assert main(["compare", str(a), str(c), str(b), "--fail-if", "worse"]) == 3
+    assert capsys.readouterr().err.startswith(f"{b}: gate worse failed: fast ttft_ms.p50")
     for wrong in (["compare", str(a)], ["compare", str(a), str(b), "--json", "--markdown"]):
         assert main(wrong) == 2
     assert main(["compare", str(a), str(b), "--fail-if", "nonsense > 1"]) == 2
