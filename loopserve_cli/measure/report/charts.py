@@ -10,7 +10,6 @@ from loopserve_cli.measure.report.marks import Mark
 from loopserve_cli.measure.report.packed import Packed
 
 HEIGHT = 300
-FAINT = "99"  # of a colour's opacity, in hexadecimal
 SHORTEST_HEAT, TALLEST_HEAT, LAYER_HEIGHT = 220, 640, 18
 AROUND = 96  # pixels above and below a heat map's cells
 
@@ -32,7 +31,7 @@ def line_chart(measure: Measure, marks: list[Mark]) -> dict[str, Any]:
             mode="lines+markers",
             line={"color": mark.colour, "dash": mark.dash, "width": 2},
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 8},
-            error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": mark.colour + FAINT},
+            error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": mark.faint},
             hovertemplate="%{customdata}<extra></extra>",
         )
         for mark in marks
