@@ -10,7 +10,7 @@ from loopserve_cli.measure.report import by_head, by_turn, charts
 from loopserve_cli.measure.report.facts import command_line, options_rows, profile_facts, rows_of
 from loopserve_cli.measure.report.marks import mark
 from loopserve_cli.measure.report.packed import packed, source_hash
-from loopserve_cli.measure.verdict import verdict_from_json
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_lines import sentence
 from loopserve_cli.measure.verdict_table import LEGEND, known_columns
 from loopserve_cli.stats import TurnRecord
@@ -132,7 +132,7 @@ def _heat_profiles(dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[st
 def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     """The sentences, and the table with its legend, as they are printed."""
     rows = [row["verdict"] for row in document["summary"].values() if row.get("verdict")]
-    verdicts = [verdict_from_json(row) for row in rows]
+    verdicts = [Verdict.from_json(row) for row in rows]
     verdicts.sort(key=lambda verdict: verdict.against is not None)
     columns = known_columns(verdicts)
     against = next((verdict.against for verdict in verdicts if verdict.against), None)
