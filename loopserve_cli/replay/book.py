@@ -98,7 +98,7 @@ class Book:
 
     @property
     def heads(self) -> list[dict[str, Any]]:
-        """What the heads of the turns kept so far computed, in this process and those before; raises LoopserveError."""
+        """What the heads of the turns kept so far did, in this process and those before; raises LoopserveError."""
         return self._folder.heads if self._folder is not None else []
 
     def all_with(self, measured: Sequence[Measured]) -> list[Measured]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from loopserve_cli.measure.report.by_head import Share
 from loopserve_cli.measure.report.by_turn import Measure
 from loopserve_cli.measure.report.marks import Mark
 from loopserve_cli.measure.report.packed import Packed
@@ -42,22 +43,20 @@ def line_chart(measure: Measure, marks: list[Mark]) -> dict[str, Any]:
     return _plain(go.Figure(lines, layout))
 
 
-def heat_map(name: str, layers: int) -> dict[str, Any]:
-    """A share of every head in percent, layers from the top down."""
+def heat_map(share: Share, layers: int) -> dict[str, Any]:
+    """A share of every head in percent, layers from the top down; the page knows from what to what it ranges."""
     import plotly.graph_objects as go
 
     height = max(SHORTEST_HEAT, min(TALLEST_HEAT, AROUND + LAYER_HEIGHT * layers))
     cells = go.Heatmap(
         colorscale="Cividis",
-        zmin=0,
-        zmax=100,
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": f"{name} (%)", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        colorbar={"title": {"text": f"{share.title} (%)", "side": "right"}, "thickness": 12, "outlinewidth": 0},
         hovertemplate="%{customdata}<extra></extra>",
     )
     layout = _layout(height) | {"dragmode": False}
-    layout["xaxis"] = _axis("query head") | {"showgrid": False}
+    layout["xaxis"] = _axis(share.heads) | {"showgrid": False}
     layout["yaxis"] = _axis("layer") | {"autorange": "reversed", "showgrid": False, "type": "category"}
     return _plain(go.Figure(cells, layout))
 

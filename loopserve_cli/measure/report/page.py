@@ -105,7 +105,8 @@ def _fitting(dialogues: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _data(profiles: Sequence[str], shown: Sequence[Mapping[str, Any]], known: set[str]) -> dict[str, Any]:
     """What the page's own code draws from."""
     marks = [mark(number) for number in range(len(profiles))]
-    layers = max((len(one["layers"]) for dialogue in shown for one in dialogue["heads"] if one), default=0)
+    found = [one for dialogue in shown for of_profile in dialogue["heads"] if of_profile for one in of_profile.values()]
+    layers = max((len(one["layers"]) for one in found if one), default=0)
     return {
         "profiles": list(profiles),
         "measures": {
@@ -118,15 +119,27 @@ def _data(profiles: Sequence[str], shown: Sequence[Mapping[str, Any]], known: se
             for measure in by_turn.MEASURES
             if measure.key in known
         },
-        "shares": {name: charts.heat_map(name, layers) for name in by_head.SHARES},
+        "shares": {
+            share.name: {"chart": charts.heat_map(share, layers), "title": share.title, "head": share.heads}
+            for share in by_head.SHARES
+        },
         "dialogues": list(shown),
     }
 
 
-def _heat_profiles(dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[str]) -> list[tuple[int, str]]:
-    """The profiles that chose lines in some turn."""
-    chose = {number for dialogue in dialogues for number, one in enumerate(dialogue["heads"]) if one}
-    return [(number, profiles[number]) for number in sorted(chose)]
+def _heat_profiles(
+    dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[str]
+) -> list[tuple[int, str, list[by_head.Share]]]:
+    """The profiles that left something out in some turn, with the shares that say of what."""
+    chose: dict[int, set[str]] = {}
+    for dialogue in dialogues:
+        for number, one in enumerate(dialogue["heads"]):
+            if one:
+                chose.setdefault(number, set()).update(one)
+    return [
+        (number, profiles[number], [share for share in by_head.SHARES if share.name in chose[number]])
+        for number in sorted(chose)
+    ]
 
 
 def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
