@@ -139,7 +139,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that replay wrote with --out.")],
 ) -> int:
     """Make report.html of a run again: its figures, verdict and records as one page that opens offline."""
-    from loopserve_cli.replay.report import run
+    from loopserve_cli.replay.report_command import run
 
     return run(folder)
 
