@@ -29,6 +29,7 @@ from loopserve_cli.flags import (
     sampling_flags,
     takes,
 )
+from loopserve_cli.measure.compare.options import CompareOptions, compare_flags
 from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
 from loopserve_cli.profiles_commands import profiles
@@ -141,6 +142,15 @@ def report(
     from loopserve_cli.replay.report import run
 
     return run(folder)
+
+
+@app.command(epilog=epilog("compare"))
+@takes(options=compare_flags)
+def compare(options: CompareOptions, json: Json = False) -> int:
+    """Say what changed from one replay to another beyond noise, turn by turn."""
+    from loopserve_cli.measure.compare import run
+
+    return run(replace(options, json=json))
 
 
 @app.command(epilog=epilog("convert"))
