@@ -9,6 +9,7 @@ from rich.table import Table
 
 from loopserve_cli.bench.columns import Column, records_table, text
 from loopserve_cli.measure.figures import UNKNOWN, number, plain, ranged, whole
+from loopserve_cli.measure.spread import middle
 from loopserve_cli.output import output_console, titled
 
 Row = Mapping[str, Any]
@@ -84,7 +85,7 @@ def ratios(values: Mapping[str, float] | None) -> str:
     )
 
 
-def middle(values: Mapping[str, float]) -> str:
+def ceiling(values: Mapping[str, float]) -> str:
     """A ratio's median alone."""
     return plain(values["median"])
 
@@ -108,14 +109,14 @@ GAINS = (
     Column("keys", "keys", whole),
     Column("asked", "density", lambda share: f"{share * 100:.3g}%"),
     Column("executed", "executed", lambda share: f"{share:.2%}"),
-    Column("index ms", "index_ms", lambda times: number(times["median"])),
+    Column("index ms", "index_ms", lambda times: number(middle(times))),
     Column("attention ms", "attend_ms", ranged),
     Column("gain", "attend_gain", ratios),
-    Column("at most", "attend_ceiling", middle),
+    Column("at most", "attend_ceiling", ceiling),
     Column("total gain", "total_gain", ratios),
-    Column("at most", "total_ceiling", middle),
+    Column("at most", "total_ceiling", ceiling),
     Column("choosing", "choosing_share", lambda shares: f"{shares['median']:.0%}"),
-    Column("of own", "own_efficiency", middle),
+    Column("of own", "own_efficiency", ceiling),
     Column("flex", "flex_ratio", ratios),
 )
 COVERAGE = (
