@@ -29,6 +29,17 @@ def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
     return number
 
 
+def lengths(flag: str, text: str) -> tuple[int, ...]:
+    """Ascending lengths from "4096,16k"."""
+    return tuple(sorted({length(flag, word, example="4096,16k") for word in text.split(",")}))
+
+
+def check_device(what: str, name: str) -> None:
+    """Refuse what is no device's name, whether or not it is here; raises UsageError that names `what`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise UsageError(f"unknown {what} {name!r}; choose auto, cpu, cuda or cuda:N")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which model, and how it is loaded. `device` is "auto", "cpu", "cuda" or "cuda:N".
@@ -51,8 +62,7 @@ class ModelOptions:
             raise UsageError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.quant is not None and self.quant not in QUANTS:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        check_device("device", self.device)
         if self.context is not None and not 1 <= self.context <= MAX_LENGTH:
             raise UsageError(f"--context is {brief(self.context)}, but must be from 1 to {MAX_LENGTH}")
         if random_shape(self.model) is not None and self.quant is not None:
@@ -145,7 +155,7 @@ class ReplayOptions:
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
     of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README.
+    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with.
     """
 
     model: ModelOptions
@@ -164,6 +174,7 @@ class ReplayOptions:
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None
+    baseline: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
@@ -39,6 +40,13 @@ class Verdict:
     def same_share(self) -> float | None:
         """The share of answers that are the other's."""
         return None if self.same_answers is None or not self.answers else self.same_answers / self.answers
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """A verdict as a document's summary holds it; what this version does not know is dropped."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        ratios = {name: Ratio(**known[name]) for name in ("first_token", "next_tokens") if known.get(name)}
+        return cls(**{**known, **ratios})
 
 
 def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict]:
