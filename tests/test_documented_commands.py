@@ -111,7 +111,7 @@ def cases() -> Iterator[object]:
         yield pytest.param(command, id=f"{command.page}: {command.line.partition('  ')[0]}", marks=marks)
 
 
-@pytest.mark.parametrize("command", cases())
+@pytest.mark.parametrize("command", list(cases()))
 def test_a_documented_command_runs(
     command: Shown, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
