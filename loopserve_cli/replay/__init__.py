@@ -66,7 +66,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
         with contextlib.suppress(*told):
             against = against_baseline(baseline, options, scripts, records, environment, book)
-            report(options, scripts, records, environment, console, book, against)
+            conclude(options, scripts, records, environment, console, book, against)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
@@ -141,7 +141,7 @@ def measure(
     return [turn.record for turn in measured], environment, ended_by
 
 
-def report(
+def conclude(
     options: ReplayOptions,
     scripts: Sequence[Script],
     records: Sequence[TurnRecord],
@@ -174,7 +174,7 @@ def show(
     against: Comparison | None = None,
 ) -> None:
     """What failed on stderr; the document, the verdict as Markdown, or the tables on stdout."""
-    from loopserve_cli.measure.compare import show as show_comparisons
+    from loopserve_cli.measure.compare.shown import show as show_comparisons
     from loopserve_cli.output import output_console, print_document
 
     for record in records:
