@@ -29,3 +29,8 @@ class NumbersError(LoopserveError):
 
 class ContextLimitError(LoopserveError):
     """A turn that does not fit into the model's context."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, for a table or a reason: other libraries' go on for pages."""
+    return str(error).strip().partition("\n")[0]

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("replay talk.jsonl --history live --repeat 5 --out results", "five times, with records as files"),
         ("replay demo --fail-if 'ttft_ms.p50 > 500'", "exit with 3 when turns wait too long"),
     ),
+    "report": (("report results", "its report.html, also of a killed run"),),
     "convert": (
         ("convert export.json talk.jsonl", "any format that replay reads, to ours"),
         ("convert talk.jsonl talk.json --to openai", "to OpenAI's messages"),

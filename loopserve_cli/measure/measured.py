@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loopserve_cli.engine.events import Event, Token, TurnDone
+from loopserve_cli.heads import HeadFigures
 from loopserve_cli.stats import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A turn's record with the ids of its output tokens."""
+    """A turn's record with the ids of its output tokens, and what its prefill's heads computed where that is kept."""
 
     record: TurnRecord
     output_ids: tuple[int, ...] = ()
+    heads: HeadFigures | None = None
 
 
 def drained(events: Iterable[Event], look: Callable[[Event], None] = lambda event: None) -> Measured:
@@ -28,7 +30,7 @@ def drained(events: Iterable[Event], look: Callable[[Event], None] = lambda even
             done = event
         look(event)
     assert done is not None, "a turn ends with TurnDone"
-    return Measured(done.record, tuple(ids))
+    return Measured(done.record, tuple(ids), done.heads)
 
 
 def share_equal(left: Sequence[int], right: Sequence[int]) -> float | None:

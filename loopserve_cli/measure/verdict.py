@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
@@ -41,11 +41,12 @@ class Verdict:
         """The share of answers that are the other's."""
         return None if self.same_answers is None or not self.answers else self.same_answers / self.answers
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """A verdict read back."""
-        ratios = {name: data[name] and Ratio(**data[name]) for name in ("first_token", "next_tokens")}
-        return cls(**{**data, **ratios})
+
+def verdict_from_json(row: Mapping[str, Any]) -> Verdict:
+    """A verdict as a document's summary holds it; what this version does not know is dropped."""
+    known = {f.name: row[f.name] for f in fields(Verdict) if f.name in row}
+    ratios = {name: Ratio(**known[name]) for name in ("first_token", "next_tokens") if known.get(name)}
+    return Verdict(**{**known, **ratios})
 
 
 def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict]:

@@ -43,8 +43,8 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
+    from loopserve_cli.measure.gates import parse_gate
     from loopserve_cli.replay.book import Book
-    from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.script import read_scripts
 
     names = [profile.name for profile in options.profiles]
@@ -145,13 +145,15 @@ def report(
     book: Book,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     try:
         if book.begun:
             book.finish(data.files_of(whole))
-            console.print(f"wrote records and summary to {book.path}", soft_wrap=True)
+            book.finish({NAME: page(whole, book.heads)})
+            console.print(f"wrote records, summary and {NAME} to {book.path}", soft_wrap=True)
     finally:
         show(options, records, whole, console)
 

@@ -92,7 +92,14 @@ class Book:
     def keep(self, turn: Measured) -> None:
         """Put a turn that ended on the disk; raises LoopserveError."""
         if self._folder is not None:
+            if turn.heads is not None:  # first, so that a turn that is kept has them
+                self._folder.add_heads(key_of(turn.record), turn.heads)
             self._folder.add(turn.record, turn.output_ids)
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """What the heads of the turns kept so far computed, in this process and those before; raises LoopserveError."""
+        return self._folder.heads if self._folder is not None else []
 
     def all_with(self, measured: Sequence[Measured]) -> list[Measured]:
         """The turns kept before and those of now; one that was measured twice as it is now, in its old place."""

@@ -145,6 +145,8 @@ class Runner:
         """
         self.engine.reset()  # what another dialogue left need not go to another tier
         self.engine.set_profile(profile)
+        # For the report: of one repeat, which says what all say, and only where there will be one.
+        self.engine.keeps_heads = repeat == 1 and (self.options.out or self.options.resume) is not None
         apart = self.teacher.apart(script, profile, repeat, self._conversation)
         conversation = self._conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):
@@ -187,15 +189,15 @@ class Runner:
     def _turn(self, conversation: Conversation, text: str) -> Measured:
         """Ask and drain. Nothing else happens meanwhile, so that only the turn is timed."""
         ids: list[int] = []
-        record: TurnRecord | None = None
+        done: TurnDone | None = None
         for event in conversation.ask(text, self.options.sampling):
             if isinstance(event, Token):
                 ids.append(event.id)
             elif isinstance(event, TurnDone):
-                record = event.record
+                done = event
             self.watcher.event(event)
-        assert record is not None, "a turn ends with TurnDone"
-        return Measured(record, tuple(ids))
+        assert done is not None, "a turn ends with TurnDone"
+        return Measured(done.record, tuple(ids), done.heads)
 
     def _again(self, conversation: Conversation, exchange: Exchange) -> None:
         """Take a turn that was measured before, so that what is held is the same: only as far as that needs.

@@ -8,7 +8,7 @@ import typer
 
 from loopserve_cli.bench.decode.options import PROFILES, DecodeOptions
 from loopserve_cli.bench.flags import Rounds
-from loopserve_cli.bench.kernels.options import lengths
+from loopserve_cli.config import lengths
 
 
 def decode_flags(
