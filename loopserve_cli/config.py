@@ -155,7 +155,7 @@ class ReplayOptions:
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
     of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README.
+    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with.
     """
 
     model: ModelOptions
@@ -174,6 +174,7 @@ class ReplayOptions:
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None
+    baseline: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""

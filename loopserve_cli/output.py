@@ -17,8 +17,8 @@ from rich.text import Text
 from loopserve_cli.printable import printable
 
 PLAIN_WIDTH = 160
-# Columns of this name hold words.
-LEFT = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
+# Columns of this name hold words, the others figures.
+WORDS = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
 
 
 class CleanConsole(Console):
@@ -42,9 +42,9 @@ def _clean(segment: Segment) -> Segment:
     return Segment(printable(segment.text), style.update_link(None) if style is not None and style.link else style)
 
 
-def output_console(plain_width: int = PLAIN_WIDTH) -> Console:
+def output_console() -> Console:
     """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
-    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else plain_width)
+    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def teller() -> Callable[[str], None]:
@@ -58,7 +58,7 @@ def teller() -> Callable[[str], None]:
 
 
 def new_table(
-    heads: Iterable[str] = (), left: Container[str] = LEFT, rows: Iterable[Iterable[str | Text]] = ()
+    heads: Iterable[str] = (), left: Container[str] = WORDS, rows: Iterable[Iterable[str | Text]] = ()
 ) -> Table:
     """A table in the common look: columns of figures on the right, never folded, those with words on the `left`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -32,7 +32,7 @@ from loopserve_cli.engine.times import token_times
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.spread import spread
-from loopserve_cli.measure.verdict import verdict_from_json
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.profile import profile_names
 from loopserve_cli.stats import TurnRecord
 
@@ -153,7 +153,7 @@ def test_each_against_the_first_turn_by_turn():
     assert not rest and full.against is None and full.ttft_ms == 42
     assert (snapkv.profile, snapkv.against) == ("snapkv", "full")
     assert snapkv.first_token is not None and snapkv.first_token.ratio == pytest.approx(4)
-    assert verdict_from_json(json.loads(json.dumps(asdict(snapkv)))) == snapkv
+    assert Verdict.from_json(json.loads(json.dumps(asdict(snapkv)))) == snapkv
 
 
 def test_spread():

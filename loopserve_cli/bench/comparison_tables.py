@@ -13,7 +13,7 @@ from loopserve_cli.bench.forms import form_lines
 from loopserve_cli.bench.tables import agreement_line, interval_of
 from loopserve_cli.measure.figures import NO_DIFFERENCE, NOTHING_SHOWN, mebibytes, number, percent, whole
 from loopserve_cli.measure.spread import middle
-from loopserve_cli.measure.verdict import verdict_from_json
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_table import verdict_table
 from loopserve_cli.output import new_table, output_console, titled, width_of
 
@@ -32,7 +32,7 @@ def print_comparison(summary: Mapping[str, Any], title: str) -> None:
     console.print(titled("memory after the longest turn, and agreement", memory_table(summary)))
     for line in legend(summary, turns):
         console.print(line)
-    if verdicts := [verdict_from_json(row) for row in summary.get("verdicts", ())]:
+    if verdicts := [Verdict.from_json(row) for row in summary.get("verdicts", ())]:
         console.print(Text(f"over all turns of the dialogue, against {baseline}", style="bold"))
         console.print(verdict_table(verdicts, console))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from loopserve_cli.bundled_files import TRANSCRIPTS
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import TRANSCRIPTS
 from loopserve_cli.errors import UsageError
 from loopserve_cli.nearest import hint
 from loopserve_cli.profile import parted, profile_names

@@ -12,7 +12,7 @@ from loopserve_cli.bench.options import OURS
 from loopserve_cli.measure.figures import NO_DIFFERENCE, NOTHING_SHOWN, compared, number, ranged, whole
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.spread import middle
-from loopserve_cli.measure.verdict import verdict_from_json
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_lines import verdict_lines
 from loopserve_cli.output import new_table, output_console, titled
 
@@ -31,7 +31,7 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
     console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
     for line in (LEGEND, agreement_line(summary["first_difference"]), *form_lines(summary["generate"])):
         console.print(line)
-    if verdicts := [verdict_from_json(row) for row in summary.get("verdicts", ())]:
+    if verdicts := [Verdict.from_json(row) for row in summary.get("verdicts", ())]:
         console.print("over all turns of the dialogue", style="bold")
         console.print("\n".join(verdict_lines(verdicts, console.width)))
 

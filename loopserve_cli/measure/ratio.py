@@ -43,12 +43,12 @@ def paired(times: Mapping[Key, float], others: Mapping[Key, float]) -> dict[Key,
     return {key: time / others[key] for key, time in times.items() if others.get(key)}
 
 
-def ratio_of(ratios: Mapping[Place, float]) -> Ratio | None:
-    """What so many ratios, each above 0, say together; None without any."""
+def ratio_of(ratios: Mapping[Place, float], timed: bool = True) -> Ratio | None:
+    """What so many ratios, each above 0, say together; None without any. For `timed` see `interval`."""
     if not ratios:
         return None
     logs = {place: math.log(ratio) for place, ratio in ratios.items()}
-    bounds = interval(logs)
+    bounds = interval(logs, timed)
     low, high = (None, None) if bounds is None else map(math.exp, bounds)
     return Ratio(math.exp(math.fsum(logs.values()) / len(logs)), low, high, len(logs))
 
