@@ -29,3 +29,7 @@ class NumbersError(LoopserveError):
 
 class ContextLimitError(LoopserveError):
     """A turn that does not fit into the model's context."""
+
+
+class EndpointError(LoopserveError):
+    """A server that does not answer, or otherwise than its interface says."""
