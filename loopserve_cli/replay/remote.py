@@ -92,7 +92,13 @@ class AtEndpoint:
                 f"{self.name}: the server counts {answer.usage.output} tokens in {answer.chunks} chunks of text, "
                 "so they are counted here"
             )
-        return self._complete(answer.record(self.endpoint.model or "", self._count), number, script, repeat)
+        record = answer.record(self.endpoint.model or "", self._count)
+        if number == 1 and (record.tokens_cached or 0) > (record.tokens_new or 0):
+            self._warn(
+                f"{self.name}: the server still has {record.tokens_cached} tokens of {script.id}'s first turn from before, "
+                "so its first tokens come sooner than those of a new dialogue"
+            )
+        return self._complete(record, number, script, repeat)
 
     def _ask(self, history: Sequence[Message], tools: Sequence[Mapping[str, Any]], most_tokens: int) -> Answer:
         sampling: SamplingOptions = replace(self.options.sampling, max_new_tokens=most_tokens)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loopserve_cli.endpoint_options import ASKED, EndpointOptions
 from loopserve_cli.errors import EndpointError
 from loopserve_cli.measure.endpoint.chunk import Chunk, parse_chunk
-from loopserve_cli.measure.endpoint.failures import silent, told
+from loopserve_cli.measure.endpoint.failures import BrokenOff, silent, told
 from loopserve_cli.measure.endpoint.key import Key
 from loopserve_cli.measure.endpoint.refusal import BUSY, Refusal
 from loopserve_cli.measure.endpoint.sse import Stamped, events
@@ -96,20 +96,31 @@ class Client:
     def asked(self, body: Mapping[str, Any]) -> Iterator[Asked]:
         """Ask for an answer; inside, it streams in. Leaving before its end closes the connection.
 
-        A server that is busy is asked again, when it says or after a while that doubles: the time until then is none
-        of the answer's. Raises EndpointError and UsageError, as iterating does.
+        A server that is busy is asked again, when it says or after a while that doubles; one that had closed the
+        connection, as llama.cpp does after an answer without a word, is asked again at once. The time until then is
+        none of the answer's. Raises EndpointError and UsageError, as iterating does.
         """
-        url = self.options.url + ASKED
-        for attempt in range(TRIES):
+        url, busy, closed = self.options.url + ASKED, 0, False
+        while True:
+            answers = False
             submitted = time.perf_counter()
-            with told(url, self.options.patience_s), self._http.stream("POST", url, json=body) as response:
-                if response.status_code == HTTPStatus.OK and STREAM in response.headers.get("content-type", ""):
-                    yield Asked(submitted, _chunks(response, url, submitted, self.options.patience_s))
-                    return
-                refusal = _refusal(response, url)
-            if refusal.status not in BUSY or attempt == TRIES - 1:
+            try:
+                with told(url, self.options.patience_s), self._http.stream("POST", url, json=body) as response:
+                    answers = True
+                    if response.status_code == HTTPStatus.OK and STREAM in response.headers.get("content-type", ""):
+                        yield Asked(submitted, _chunks(response, url, submitted, self.options.patience_s))
+                        return
+                    refusal = _refusal(response, url)
+            except BrokenOff:
+                if answers or closed:
+                    raise
+                closed = True
+                self.models()
+                continue
+            busy += 1
+            if refusal.status not in BUSY or busy == TRIES:
                 raise refusal.error(self._key, self._names)
-            self._wait(refusal, FIRST_WAIT_S * 2**attempt)
+            self._wait(refusal, FIRST_WAIT_S * 2 ** (busy - 1))
 
     def _wait(self, refusal: Refusal, otherwise_s: float) -> None:
         """Until the server may have time; raises what it answered where that is too long."""

@@ -9,6 +9,10 @@ from loopserve_cli.errors import EndpointError, UsageError
 from loopserve_cli.measure.endpoint.chunk import brief
 
 
+class BrokenOff(EndpointError):
+    """A connection that ended before the answer did."""
+
+
 @contextlib.contextmanager
 def told(url: str, patience_s: float) -> Iterator[None]:
     """Inside, what httpx2 raises of `url` becomes an EndpointError."""
@@ -29,7 +33,7 @@ def told(url: str, patience_s: float) -> Iterator[None]:
         raise UsageError(f"{url}: is no URL: {brief(str(error))}; correct --endpoint") from None
     except httpx2.HTTPError as error:
         reason = brief(str(error)) or type(error).__name__
-        raise EndpointError(f"{url}: the connection broke off: {reason}") from None
+        raise BrokenOff(f"{url}: the connection broke off: {reason}") from None
 
 
 def silent(url: str, patience_s: float) -> EndpointError:
