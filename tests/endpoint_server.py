@@ -1,4 +1,4 @@
-"""A server in this process that speaks as much of OpenAI's interface as a test lets it, and misbehaves as it is told."""
+"""A server in this process that speaks as much of OpenAI's interface as a test lets it, and misbehaves as told."""
 
 from __future__ import annotations
 

@@ -95,8 +95,8 @@ class AtEndpoint:
         record = answer.record(self.endpoint.model or "", self._count)
         if number == 1 and (record.tokens_cached or 0) > (record.tokens_new or 0):
             self._warn(
-                f"{self.name}: the server still has {record.tokens_cached} tokens of {script.id}'s first turn from before, "
-                "so its first tokens come sooner than those of a new dialogue"
+                f"{self.name}: the server still has {record.tokens_cached} tokens of {script.id}'s first turn, so its "
+                "first tokens come sooner than those of a new dialogue"
             )
         return self._complete(record, number, script, repeat)
 
