@@ -155,7 +155,9 @@ def test_alone_it_loads_no_model_and_no_torch(two_turns):
     )
     with serving(WELL) as server:
         words = ["replay", two_turns, "--endpoint", server.root, "--model", "theirs"]
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], check=False, capture_output=True, text=True, timeout=60
+        )
     assert done.returncode == 0, done.stderr
     assert server.asked[-1]["model"] == "theirs"
     assert "the network and the server's queue" in done.stderr
