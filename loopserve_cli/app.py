@@ -151,6 +151,16 @@ def replay(
     return run(replace(options, special_tokens=special_tokens, strict=strict, json=json))
 
 
+@app.command(epilog=epilog("report"))
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that replay wrote with --out.")],
+) -> int:
+    """Make report.html of a run again: its figures, verdict and records as one page that opens offline."""
+    from loopserve_cli.replay.report import run
+
+    return run(folder)
+
+
 @app.command(epilog=epilog("convert"))
 def convert(
     source: Annotated[

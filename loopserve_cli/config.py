@@ -30,6 +30,17 @@ def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
     return number
 
 
+def lengths(flag: str, text: str) -> tuple[int, ...]:
+    """Ascending lengths from "4096,16k"."""
+    return tuple(sorted({length(flag, word, example="4096,16k") for word in text.split(",")}))
+
+
+def check_device(what: str, name: str) -> None:
+    """Refuse what is no device's name, whether or not it is here; raises UsageError that names `what`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise UsageError(f"unknown {what} {name!r}; choose auto, cpu, cuda or cuda:N")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which model, and how it is loaded. `device` is "auto", "cpu", "cuda" or "cuda:N".
@@ -52,8 +63,7 @@ class ModelOptions:
             raise UsageError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.quant is not None and self.quant not in QUANTS:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        check_device("device", self.device)
         if self.context is not None and not 1 <= self.context <= MAX_LENGTH:
             raise UsageError(f"--context is {brief(self.context)}, but must be from 1 to {MAX_LENGTH}")
         if random_shape(self.model) is not None and self.quant is not None:

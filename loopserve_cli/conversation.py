@@ -150,7 +150,7 @@ class Conversation:
                 partial = record.finish_reason == "cancelled"
                 self.messages.append(Message("assistant", "".join(answer), partial, record, reasoning))
                 before = list(self.messages)
-                yield TurnDone(record)
+                yield replace(event, record=record)
         finally:
             self.messages = before
             self._return_to(self.turns)

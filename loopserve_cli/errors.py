@@ -33,3 +33,8 @@ class ContextLimitError(LoopserveError):
 
 class EndpointError(LoopserveError):
     """A server that does not answer, or otherwise than its interface says."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, for a table or a reason: other libraries' go on for pages."""
+    return str(error).strip().partition("\n")[0]

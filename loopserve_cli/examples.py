@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("replay demo --fail-if 'ttft_ms.p50 > 500'", "exit with 3 when turns wait too long"),
         ("replay demo -p full --endpoint http://localhost:8000/v1", "a server beside the engine here"),
     ),
+    "report": (("report results", "its report.html, also of a killed run"),),
     "convert": (
         ("convert export.json talk.jsonl", "any format that replay reads, to ours"),
         ("convert talk.jsonl talk.json --to openai", "to OpenAI's messages"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from rich import box
@@ -16,6 +16,8 @@ from rich.text import Text
 from loopserve_cli.printable import printable
 
 PLAIN_WIDTH = 160
+# Columns of this name hold words.
+LEFT = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
 
 
 class CleanConsole(Console):
@@ -39,14 +41,17 @@ def _clean(segment: Segment) -> Segment:
     return Segment(printable(segment.text), style.update_link(None) if style is not None and style.link else style)
 
 
-def output_console() -> Console:
+def output_console(plain_width: int = PLAIN_WIDTH) -> Console:
     """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
-    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else plain_width)
 
 
-def new_table() -> Table:
-    """An empty table in the common look."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def new_table(heads: Iterable[str] = (), left: Container[str] = LEFT) -> Table:
+    """A table in the common look, without rows: columns of figures on the right, those with words on the `left`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=True)
+    return table
 
 
 def titled(title: str, table: Table) -> Group:
@@ -59,3 +64,9 @@ def print_document(whole: Mapping[str, Any]) -> None:
     json.dump(whole, sys.stdout)
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def said_aside() -> Callable[[str], None]:
+    """Prints lines on stderr, dim: what a command is at, which is no part of its answer."""
+    console = CleanConsole(stderr=True)
+    return lambda line: console.print(line, style="dim", soft_wrap=True)

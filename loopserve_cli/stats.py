@@ -121,6 +121,11 @@ class TurnRecord:
         return self.lines_slash is not None
 
     @property
+    def memory_bytes(self) -> int | None:
+        """The device's peak where there is one, else the resident set."""
+        return self.peak_device_bytes if self.peak_device_bytes is not None else self.rss_bytes
+
+    @property
     def left_keys_out(self) -> bool:
         """Whether decoding read fewer keys than are stored."""
         return self.keys_read is not None and self.keys_stored is not None and self.keys_read < self.keys_stored

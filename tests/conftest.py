@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # for the processes that tests start
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(OF_GPU / workers)
 

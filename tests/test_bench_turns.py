@@ -19,9 +19,10 @@ from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
 from loopserve_cli.bench.rounds import time_recorded, time_rounds
 from loopserve_cli.bench.tables import agreement_line, parts_table, prompt_table
 from loopserve_cli.bench.text import prompt_ids
-from loopserve_cli.bench.timing import Timing, first_difference, spread, summarise, timing_of, with_agreement
+from loopserve_cli.bench.timing import Timing, first_difference, summarise, timing_of, with_agreement
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.errors import UsageError
+from loopserve_cli.measure.spread import spread
 from loopserve_cli.profile import profile_names
 
 
@@ -109,7 +110,8 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_spread():
-    assert spread([3.0, 1.0, 10.0]) == {"median": 3.0, "low": 1.0, "high": 10.0}
+    assert spread([3.0, 1.0, None, 10.0]) == {"median": 3.0, "low": 1.0, "high": 10.0}
+    assert spread([None]) is None
 
 
 @pytest.mark.parametrize(("output", "token"), [([1, 9, 3], 2), ([1, 2], 3), ([1, 2, 3, 4], 4)])

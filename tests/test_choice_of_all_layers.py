@@ -15,8 +15,8 @@ from test_keep import SCALING, policy_of, random_parts
 from test_tiers import GROUPS, SIZE, engine_of, tails
 from test_tiers import LAYERS as TINY_LAYERS
 
-from loopserve_cli.engine.decoding import accumulate
 from loopserve_cli.engine.host_tier import HostLayer
+from loopserve_cli.engine.layer_decoding import accumulate
 from loopserve_cli.policies.keep import Seen
 from loopserve_kernels import gather_triton, key_mass_triton
 

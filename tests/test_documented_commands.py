@@ -24,8 +24,9 @@ LITTLE = {
     "bench kernels": "--keys 256 --rows 64 --rounds 1 --coverage-tokens 64",
     "bench device": "--stages environment --out device",
     "chat": "--max-new-tokens 4",
-    "demo.measure": "--lengths 512 --dialogues 1 --questions 2 --density-dialogues 1",
-    "demo.compression": "--lengths 256 --dialogues 1 --questions 1 --others 0 --turns 1 --budgets 16",
+    "bench.quality recall": "--lengths 512 --dialogues 1 --questions 2",
+    "bench.quality density": "--lengths 512 --dialogues 1",
+    "bench.quality compression": "--lengths 256 --dialogues 1 --questions 1 --others 0 --turns 1 --budgets 16",
 }
 # What a tiny model stands in for: nothing is fetched in a test, and a shape of billions of weights does not fit.
 FETCHED = {

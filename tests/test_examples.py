@@ -15,6 +15,7 @@ from loopserve_cli.examples import EXAMPLES
 RUNS = (
     "chat.run",
     "replay.run",
+    "replay.report.run",
     "transcript.convert",
     "doctor.run",
     "models.run",

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from loopserve_cli.chat.figures import compression
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.decoding import DecodeTurn, accumulate
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
+from loopserve_cli.engine.layer_decoding import accumulate
 from loopserve_cli.engine.store import Store
 from loopserve_cli.policies.keep import POLICIES, Keys, Seen, keep_policy
 from loopserve_cli.policies.keep.progressive import with_followers

@@ -8,7 +8,7 @@ import pytest
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.expression import Binary, Measure, Number
-from loopserve_cli.replay.gates import Gate, parse_gate
+from loopserve_cli.measure.gates import Gate, parse_gate
 from loopserve_cli.stats import TurnRecord
 
 ODD = "loopserve+keep.budget=512"

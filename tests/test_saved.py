@@ -26,7 +26,7 @@ from loopserve_cli.engine import loader, saved
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone
 from loopserve_cli.engine.loader import LoadedModel
-from loopserve_cli.engine.store import StoreLayer
+from loopserve_cli.engine.store_layer import StoreLayer
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.profile import Profile, load_profile
 from loopserve_cli.stats import TurnRecord

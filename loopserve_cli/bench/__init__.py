@@ -74,13 +74,13 @@ def compare(options: TurnsOptions, say: Say) -> int:
     from loopserve_cli.bench.timing import first_difference, summarise, with_agreement
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.measure.reference import FULL
     from loopserve_cli.output import print_document
-    from loopserve_cli.replay.agreement import REFERENCE
 
     comparison = open_comparison(options, profiles_compared(options), say)
     environment = describe(comparison.device) | {"dtype": comparison.dtype}
     with settled():
-        timings = with_agreement(comparison.run(options, say), REFERENCE)
+        timings = with_agreement(comparison.run(options, say), FULL)
     environment["loadavg_end"] = load_average()
     exact = [timing for timing in timings if timing.variant in comparison.exact]
     differs = first_difference(exact, comparison.exact[0]) if exact else None

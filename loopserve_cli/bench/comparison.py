@@ -21,8 +21,8 @@ from loopserve_cli.bench.rounds import Rewinding, time_recorded, time_rounds
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.bench.timing import Timing
 from loopserve_cli.errors import UsageError
+from loopserve_cli.measure.reference import FULL
 from loopserve_cli.profile import Profile, load_profile
-from loopserve_cli.replay.agreement import REFERENCE
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.loader import LoadedModel
@@ -92,7 +92,7 @@ def open_comparison(options: TurnsOptions, profiles: Sequence[Profile], say: Cal
 
 def baseline_first(names: Iterable[str]) -> tuple[str, ...]:
     """Full attention in our engine first where it is there; the others in their order."""
-    return tuple(sorted(names, key=lambda name: name != REFERENCE))
+    return tuple(sorted(names, key=lambda name: name != FULL))
 
 
 def synthetic_prompt(options: TurnsOptions, loaded: LoadedModel) -> list[int]:

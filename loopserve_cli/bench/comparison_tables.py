@@ -9,8 +9,8 @@ from rich.table import Table
 
 from loopserve_cli.bench.forms import form_lines
 from loopserve_cli.bench.tables import agreement_line
+from loopserve_cli.measure.figures import mebibytes, number, percent, whole
 from loopserve_cli.output import new_table, output_console, titled
-from loopserve_cli.replay.tables import mebibytes, number, percent, whole
 
 MOST_COLUMNS = 9
 

@@ -13,8 +13,8 @@ from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.bench.timing import FLOOR, OURS
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.errors import UsageError
+from loopserve_cli.measure.reference import FULL
 from loopserve_cli.profile import Profile
-from loopserve_cli.replay.agreement import REFERENCE
 
 if TYPE_CHECKING:
     from loopserve_cli.bench.rounds import Variant
@@ -69,7 +69,7 @@ def open_contest(
     else:
         variants += [Loopserve(Engine(loaded, rival), rival.name), Loopserve(FloorEngine(loaded, rival), FLOOR)]
     exact = profile.attends_to_everything and (rival is None or rival.attends_to_everything)
-    full = OURS if profile.name == REFERENCE else REFERENCE if rival and rival.name == REFERENCE else None
+    full = OURS if profile.name == FULL else FULL if rival and rival.name == FULL else None
     return Contest(variants, prompt_ids(loaded.tokenizer, tokens), engine.device, engine.dtype, exact, full)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from loopserve_cli.bench.recorded import RecordedTurn
 from loopserve_cli.bench.timing import Timing
 from loopserve_cli.conversation import common_prefix
+from loopserve_cli.measure.rounds import in_rounds
 
 ANSWER_TOKENS = 16
 
@@ -92,11 +93,7 @@ def _in_rounds(
     rounds: int,
     say: Callable[[str], None],
 ) -> list[Timing]:
-    timings: list[Timing] = []
-    for number in range(rounds + 1):
-        say(f"round {number} of {rounds}" if number else "warm-up: one round, not recorded")
-        start = number % len(variants)
-        order = [*variants[start:], *variants[:start]]
+    def measure(order: list[Kind], number: int) -> list[Timing]:
         found: list[Timing] = []
         for variant in order:
             found.append(variant.turn(prompt, new_tokens).labelled(variant.name, "prompt", number, 1))
@@ -104,8 +101,9 @@ def _in_rounds(
         for variant in order:
             found += play(variant, number)
             variant.reset()
-        timings += found if number else []
-    return timings
+        return found
+
+    return in_rounds(variants, rounds, measure, say)
 
 
 def dialogue(variant: Variant, prompt: list[int], turns: int, new_tokens: int, number: int) -> list[Timing]:

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from loopserve_cli.bench.forms import form_lines
 from loopserve_cli.bench.timing import OURS
+from loopserve_cli.measure.figures import number
 from loopserve_cli.output import new_table, output_console, titled
-from loopserve_cli.replay.tables import number
 
 LEGEND = "median (lowest to highest); a ratio is the other's time over ours in the same round: above 1, ours is faster"
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loopserve_cli.measure.measured import share_equal
 from loopserve_cli.measure.ratio import paired
-from loopserve_cli.replay.agreement import share_equal
+from loopserve_cli.measure.spread import spread
 
 OURS = "loopserve"
 # The variant whose answers mean nothing, see floor.py.
@@ -75,12 +76,6 @@ def timing_of(started: float, stamps: Sequence[float], output_ids: list[int], ne
     return Timing(new, cached, (stamps[0] - started) * 1e3, gaps, output_ids)
 
 
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
-    known = sorted(values)
-    return {"median": statistics.median(known), "low": known[0], "high": known[-1]}
-
-
 def with_agreement(timings: Sequence[Timing], full: str | None) -> list[Timing]:
     """The timings, each with its agreement with the variant `full`; None where that did not run, or is not there."""
     answers = {_place(t): t.output_ids for t in timings if t.variant == full}
@@ -137,8 +132,7 @@ def _by_variant(timings: Sequence[Timing], order: Sequence[str]) -> dict[str, An
             ratios = paired(*({t.round: getattr(t, measure) for t in of} for of in (of_name, baseline)))
             row[measure.replace("_ms", "_ratio")] = None if name == order[0] else spread(ratios.values())
         for measure in (*MEASURES, "rest_ms", "agreement"):
-            known = [getattr(t, measure) for t in of_name if getattr(t, measure) is not None]
-            row[measure] = spread(known) if known else None
+            row[measure] = spread(getattr(t, measure) for t in of_name)
         rows[name] = row
     return rows
 

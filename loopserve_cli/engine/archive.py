@@ -58,8 +58,7 @@ class Archive:
         difference = SavedStore.facts(path).identity.difference(self.identity)
         if difference is not None:
             raise LoopserveError(f"{path} was saved {difference}")
-        vocabulary = self._loaded.model.get_input_embeddings().weight.shape[0]
-        return SavedStore.read(path, self.forms, vocabulary)
+        return SavedStore.read(path, self.forms, self._loaded.vocabulary)
 
     @property
     def forms(self) -> Forms:

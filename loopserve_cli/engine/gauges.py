@@ -69,11 +69,7 @@ def gauges_of(held: Held, meter: Meter, chosen: PrefillReport | None) -> Gauges:
     report = decode.report(store.length) if decode.even or not meter.gpus else None
     return Gauges(
         tokens=len(held.tokens),
-        kv_used_device_bytes=store.used_bytes(host=False),
-        kv_used_host_bytes=store.used_bytes(host=True),
-        kv_store_device_bytes=store.device_bytes,
-        kv_store_host_bytes=store.host_bytes,
-        keys_stored=store.length,
+        **store.figures(),
         keys_read=report.keys_read if report else None,
         reselections=report.reselections if report else None,
         reselect_ms=report.reselect_ms if report else None,

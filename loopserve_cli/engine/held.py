@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 import torch
 
-from loopserve_cli.engine.decoding import DecodeTurn, LayerBuffers
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.evict import Eviction
 from loopserve_cli.engine.handover import Handover
+from loopserve_cli.engine.layer_decoding import LayerBuffers
 from loopserve_cli.engine.out_of_memory import memory_told
 from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.store import Store

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.chunks import choosing_chunk, chunks, widest
+from loopserve_cli.engine.chunks import choosing_chunk, chunks, plain_chunk, widest
 from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.events import PrefillProgress
 from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.host_memory import keep_freed
+from loopserve_cli.engine.layerwise import LayerProgress
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
@@ -32,17 +34,49 @@ class Prefiller:
         if loaded.device.type == "cpu":
             keep_freed()
 
-    def chunks(self, ids: list[int], held: int, prefill: PrefillTurn, size: int) -> Iterator[tuple[list[int], int]]:
-        """The ids in chunks, each with how many are fed after it: `size` long, or longer where lines are chosen.
+    def with_stale(self, held: Held, ids: list[int]) -> list[int]:
+        """The ids to feed: all of the dialogue where what is held goes stale as it gets that long, and is forgotten."""
+        before = held.tokens
+        if self.lengths is None or not self.lengths.stale(len(before), len(before) + len(ids)):
+            return ids
+        everything = [*before, *ids]
+        held.rewind(0)
+        return everything
 
-        The first is so long that the model sees which positions a sequence of that length has.
+    def chunks(self, ids: list[int], held: int, prefill: PrefillTurn) -> Iterator[tuple[list[int], int]]:
+        """The ids in chunks, each with how many are fed after it; they are longer where lines are chosen.
+
+        The first is so long that the model sees which positions a sequence of that length has; of the last the prefill
+        is told that it is.
         """
+        size = plain_chunk(self._device)
         if prefill.policy.gate.opens(len(ids), held + len(ids)):
             size = max(size, choosing_chunk(self._device, self._model.dtype, widest(self._model.config)))
         if self.lengths is not None and not held and self.lengths.at_once(len(ids)):
             size = max(size, self.lengths.at_once(len(ids)))
             forget_longest(self._model)
-        return chunks(ids, size)
+        for chunk, done in chunks(ids, size):
+            prefill.last_chunk = done == len(ids)
+            yield chunk, done
+
+    def feed_all(
+        self,
+        held: Held,
+        ids: list[int],
+        prefill: PrefillTurn,
+        decode: DecodeTurn | None,
+        within: LayerProgress | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[PrefillProgress, Tensor]]:
+        """Feed all ids chunk by chunk, until `cancelled`; after each how far that is, and its last token's logits."""
+        before = len(held.tokens)
+        for chunk, done in self.chunks(ids, before, prefill):
+            if cancelled():
+                return
+            progress = PrefillProgress(done, len(ids), before)
+            if within is not None:
+                within.follow(prefill, len(chunk), progress)
+            yield progress, self.feed(held, chunk, prefill, decode)
 
     def feed(self, held: Held, chunk: list[int], prefill: PrefillTurn, decode: DecodeTurn | None) -> Tensor:
         """Feed one chunk, all of it or nothing, while `decode` watches; the logits of its last token, [1, V].

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from loopserve_cli.measure.spread import median
 from loopserve_cli.measure.turn_key import TurnKey, key_of
 from loopserve_cli.stats import TurnRecord
 
@@ -117,18 +118,13 @@ class Progress:
         return SoFar(
             profile,
             len(own),
-            _median(record.ttft_ms for record in times),
-            _median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
-            _median(record.tpot_ms for record in times),
-            _median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
+            median(record.ttft_ms for record in times),
+            median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
+            median(record.tpot_ms for record in times),
+            median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
             statistics.fmean(kl) if kl else None,
         )
 
 
 def _ratio(first: float | None, other: float | None) -> float | None:
     return first / other if first is not None and other else None
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None

@@ -47,8 +47,8 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
+    from loopserve_cli.measure.gates import parse_gate
     from loopserve_cli.replay.book import Book
-    from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.script import read_scripts
     from loopserve_cli.replay.servers import Servers
 
@@ -168,13 +168,15 @@ def report(
     book: Book,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     try:
         if book.begun:
             book.finish(data.files_of(whole))
-            console.print(f"wrote records and summary to {book.path}", soft_wrap=True)
+            book.finish({NAME: page(whole, book.heads)})
+            console.print(f"wrote records, summary and {NAME} to {book.path}", soft_wrap=True)
     finally:
         show(options, records, whole, console)
 
@@ -199,10 +201,10 @@ def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Ma
     Of one profile there is none, and the turns are what is shown.
     """
     from loopserve_cli.measure.verdict import verdicts
+    from loopserve_cli.measure.verdict_lines import verdict_lines
+    from loopserve_cli.measure.verdict_table import verdict_markdown, verdict_table
     from loopserve_cli.output import output_console
     from loopserve_cli.replay.tables import summary_table, turn_tables
-    from loopserve_cli.replay.verdict_lines import verdict_lines
-    from loopserve_cli.replay.verdict_table import verdict_markdown, verdict_table
 
     output = output_console()
     found = verdicts(records, greedy=options.sampling.temperature == 0)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.fingerprint import difference, digest, plain
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.run_folder import RunFolder
 from loopserve_cli.measure.turn_key import key_of
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import versions
 
@@ -93,7 +93,14 @@ class Book:
     def keep(self, turn: Measured) -> None:
         """Put a turn that ended on the disk; raises LoopserveError."""
         if self._folder is not None:
+            if turn.heads is not None:  # first, so that a turn that is kept has them
+                self._folder.add_heads(key_of(turn.record), turn.heads)
             self._folder.add(turn.record, turn.output_ids)
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """What the heads of the turns kept so far computed, in this process and those before; raises LoopserveError."""
+        return self._folder.heads if self._folder is not None else []
 
     def all_with(self, measured: Sequence[Measured]) -> list[Measured]:
         """The turns kept before and those of now; one that was measured twice as it is now, in its old place."""

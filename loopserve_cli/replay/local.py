@@ -17,8 +17,8 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.profile import Profile
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.missing import Pass
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.teacher import Teacher
@@ -104,15 +104,15 @@ class Local:
     def turn(self, conversation: Conversation, text: str) -> Measured:
         """Ask and drain. Nothing else happens meanwhile, so that only the turn is timed."""
         ids: list[int] = []
-        record: TurnRecord | None = None
+        done: TurnDone | None = None
         for event in conversation.ask(text, self.options.sampling):
             if isinstance(event, Token):
                 ids.append(event.id)
             elif isinstance(event, TurnDone):
-                record = event.record
+                done = event
             self.watcher.event(event)
-        assert record is not None, "a turn ends with TurnDone"
-        return Measured(record, tuple(ids))
+        assert done is not None, "a turn ends with TurnDone"
+        return Measured(done.record, tuple(ids), done.heads)
 
     def again(self, conversation: Conversation, exchange: Exchange) -> None:
         """Take a turn that was measured before, so that what is held is the same: only as far as that needs.
@@ -179,6 +179,8 @@ class UnderProfile:
         local, teacher = self.local, self.local.teacher
         local.engine.reset()  # what another dialogue left need not go to another tier
         local.engine.set_profile(self.profile)
+        # For the report: of one repeat, which says what all say, and only where there will be one.
+        local.engine.keeps_heads = repeat == 1 and (local.options.out or local.options.resume) is not None
         apart = teacher.apart(script, self.profile, repeat, local.conversation)
         conversation = local.conversation(script)
         for number, exchange in enumerate(script.exchanges, start=1):

@@ -13,8 +13,8 @@ from loopserve_cli.errors import EndpointError, LoopserveError
 from loopserve_cli.measure.endpoint.answer import DEVICE, Answer, CountTokens
 from loopserve_cli.measure.endpoint.client import Client
 from loopserve_cli.measure.endpoint.request import request_of
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.messages import Message
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.variant import WARM_UP_TEXT, WARM_UP_TOKENS, Watcher, failed
 from loopserve_cli.stats import TurnRecord

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from loopserve_cli.replay.agreement import Measured
+from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.rounds import rotated
 from loopserve_cli.replay.missing import Pass, first_measured
 from loopserve_cli.replay.script import Script
 from loopserve_cli.replay.variant import Variant, Watcher
@@ -22,12 +23,6 @@ Around = Callable[[Script, int], AbstractContextManager[None]]
 def nothing_around(script: Script, repeat: int) -> Iterator[None]:
     """What there is to do before and after a dialogue without a local engine."""
     yield
-
-
-def rotated(variants: Sequence[Variant], by: int) -> list[Variant]:
-    """The variants, starting `by` places further on."""
-    start = by % len(variants)
-    return [*variants[start:], *variants[:start]]
 
 
 class Runner:

@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
+from loopserve_cli.measure.figures import fine, mebibytes, number, percent, signed, whole
+from loopserve_cli.measure.spread import median
 from loopserve_cli.output import new_table, titled
 from loopserve_cli.stats import TurnRecord
-
-MIB = 2**20
-
-
-def number(value: float | None) -> str:
-    """Three digits or more: 0.482, 4.82, 48.2, 4,820; unknown is n/a."""
-    if value is None:
-        return "n/a"
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:,.{decimals}f}"
-
-
-def mebibytes(value: float | None) -> str:
-    """Bytes as MiB."""
-    return number(None if value is None else value / MIB)
-
-
-def whole(value: float | None) -> str:
-    """A count."""
-    return "n/a" if value is None else f"{value:,.0f}"
-
-
-def percent(value: float | None) -> str:
-    """A share in percent."""
-    return number(None if value is None else 100 * value)
-
-
-def fine(value: float | None) -> str:
-    """What may be far below 1, to two digits: 0.023, 0.00041, 0."""
-    return number(value) if value is None or abs(value) >= 1 else f"{value:.2g}"
-
-
-def signed(value: float | None) -> str:
-    """A change, its sign before it."""
-    return fine(value) if value is None or value <= 0 else f"+{fine(value)}"
-
-
-def memory_of(record: TurnRecord) -> int | None:
-    """The device's peak where there is one, else the resident set."""
-    return record.peak_device_bytes if record.peak_device_bytes is not None else record.rss_bytes
-
 
 Column = tuple[str, Callable[[TurnRecord], float | None], Callable[[float | None], str]]
 COLUMNS: tuple[Column, ...] = (
@@ -62,7 +22,7 @@ COLUMNS: tuple[Column, ...] = (
     ("new\ntokens", lambda r: r.tokens_new, whole),
     ("cached\ntokens", lambda r: r.tokens_cached, whole),
     ("output\ntokens", lambda r: r.tokens_output, whole),
-    ("memory\nMiB", memory_of, mebibytes),
+    ("memory\nMiB", lambda r: r.memory_bytes, mebibytes),
 )
 # Shown where some turn has them: what prefill chose, what decoding read, and how near it is to full attention.
 CHOICE_COLUMNS: tuple[Column, ...] = (
@@ -82,12 +42,6 @@ FIDELITY_COLUMNS: tuple[Column, ...] = (
     ("agree\n%", lambda r: r.agreement, percent),
     ("parts\nat", lambda r: r.diverged_at, whole),
 )
-
-
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of what is known, None when nothing is."""
-    known = [v for v in values if v is not None]
-    return statistics.median(known) if known else None
 
 
 def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from loopserve_cli.engine.events import Event
-from loopserve_cli.replay.agreement import Measured
+from loopserve_cli.errors import first_line
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import TurnRecord
 
@@ -66,6 +67,6 @@ class Watcher(Protocol):
 
 def failed(script: Script, turn: int, error: BaseException, left: int) -> TurnRecord:
     """The record of a turn that did not end, with `left` turns after it; what was not measured is None."""
-    lines = str(error).splitlines() or [type(error).__name__]
+    reason = first_line(error) or type(error).__name__
     unrun = f" ({left} later turn{'s' if left > 1 else ''} not run)" if left else ""
-    return TurnRecord(conversation_id=script.id, turn=turn, error=lines[0] + unrun)
+    return TurnRecord(conversation_id=script.id, turn=turn, error=reason + unrun)

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.engine.events import Event, PrefillProgress, Token
+from loopserve_cli.measure.figures import number, times
 from loopserve_cli.measure.progress import Progress, SoFar
 from loopserve_cli.output import new_table
 from loopserve_cli.pace import Pace, brief
 from loopserve_cli.replay.script import Script
-from loopserve_cli.replay.tables import number
 from loopserve_cli.replay.variant import Named
 from loopserve_cli.stats import TurnRecord
 
@@ -161,7 +161,7 @@ def profiles_table(rows: list[SoFar]) -> Table:
 
 
 def _times_as_fast(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}x"
+    return "" if ratio is None else times(ratio)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from loopserve_cli.bench.decode.options import PROFILES, DecodeOptions
-from loopserve_cli.bench.kernels.options import lengths
+from loopserve_cli.config import lengths
 
 
 def decode_flags(

@@ -7,8 +7,8 @@ from typing import Any
 
 from loopserve_cli.bench.decode.bound import Bound
 from loopserve_cli.bench.decode.rounds import Answer
-from loopserve_cli.bench.timing import spread
 from loopserve_cli.measure.ratio import paired
+from loopserve_cli.measure.spread import spread
 
 
 def summarise(answers: Sequence[Answer], profiles: Sequence[str], bound: Bound) -> list[dict[str, Any]]:
@@ -40,15 +40,14 @@ def row_of(answers: Sequence[Answer], bound: Bound) -> dict[str, Any]:
     bound_ms = bound.step_ms(record.keys_read)
     full = record.keys_stored * bound.kv_bytes_per_token
     on_device = record.kv_store_device_bytes + record.working_set_bytes if record.peak_device_bytes else None
-    shares = [answer.choosing_share for answer in answers if answer.choosing_share is not None]
     return {
-        "tpot_ms": spread(answer.record.tpot_ms for answer in answers if answer.record.tpot_ms is not None),
+        "tpot_ms": spread(answer.record.tpot_ms for answer in answers),
         "step_ms": spread(answer.step_ms for answer in answers),
         "bound_ms": bound_ms,
         "bound_share": spread(bound_ms / answer.step_ms for answer in answers),
         "gain": None,
         "most_gain": None,
-        "choosing_share": spread(shares) if shares else None,
+        "choosing_share": spread(answer.choosing_share for answer in answers),
         "steps": len(record.itl_ms),
         "open_steps": answers[-1].open_steps,
         "graph_replays": record.graph_replays,

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from loopserve_cli.bench.comparison_tables import name_of
+from loopserve_cli.measure.figures import mebibytes, number, percent, ranged, whole
 from loopserve_cli.output import new_table, output_console, titled
-from loopserve_cli.replay.tables import mebibytes, number, percent, whole
 
 HEADS = (
     "TPOT\nms",
@@ -65,8 +65,8 @@ def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(
             name_of(name),
             number(row["tpot_ms"]["median"]),
-            spread_of(row["step_ms"]),
-            "" if row["gain"] is None else spread_of(row["gain"]),
+            ranged(row["step_ms"]),
+            "" if row["gain"] is None else ranged(row["gain"]),
             "" if row["most_gain"] is None else number(row["most_gain"]),
             number(row["bound_ms"]),
             percent(row["bound_share"]["median"]),
@@ -78,8 +78,3 @@ def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
             mebibytes(row["kv_store_host_bytes"]),
         )
     return table
-
-
-def spread_of(values: Mapping[str, float]) -> str:
-    """The median with its range."""
-    return f"{number(values['median'])} ({number(values['low'])} to {number(values['high'])})"

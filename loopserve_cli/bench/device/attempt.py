@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loopserve_cli.errors import first_line
+
 Record = dict[str, Any]
 
 
@@ -18,4 +20,4 @@ def attempt(facts: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> 
 
 def one_line(error: BaseException) -> str:
     """The error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -28,15 +28,11 @@ def run_kernels(options: KernelsOptions) -> int:
     from loopserve_cli.bench.kernels.tables import print_tables
     from loopserve_cli.collector import settled
     from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import CleanConsole, print_document
+    from loopserve_cli.output import print_document, said_aside
     from loopserve_cli.policies.prefill import prefill_policy
     from loopserve_cli.profile import load_profile
 
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
+    say = said_aside()
     device = pick(options.device)
     layer, grid = options.layer(device.type), options.grid(device.type)
     profile = load_profile(PROFILE)

@@ -1,0 +1,78 @@
+"""`loopserve compare`: what changed from one run to another, beyond noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from loopserve_cli.measure.compare.comparison import Comparison
+    from loopserve_cli.measure.compare.options import CompareOptions
+
+GATE_FAILED = 3
+
+
+def run(options: CompareOptions) -> int:
+    """Compare each later run with the first; the exit status, 3 where a `--fail-if` gate failed.
+
+    Raises UsageError for what is no run, and for runs without a turn in common.
+    """
+    from loopserve_cli.measure.compare.comparison import check_common, compare_runs
+    from loopserve_cli.measure.compare.past_run import read_run
+    from loopserve_cli.measure.gates import parse_gate
+    from loopserve_cli.measure.ratio import place_of
+    from loopserve_cli.output import CleanConsole, output_console, print_document
+
+    baseline, *later = [read_run(path) for path in options.runs]
+    for one in later:
+        check_common(baseline, one.profiles, (place_of(record) for record in one.records))
+    # A gate may name profiles, which each later run has its own of.
+    gates = [[parse_gate(text, one.profiles, baseline.profiles) for text in options.fail_if] for one in later]
+    comparisons = [compare_runs(baseline, one) for one in later]
+    if options.json:
+        print_document(document(options, comparisons))
+    else:
+        show(comparisons, output_console(), options.markdown)
+    failures = [
+        line
+        for comparison, of_run in zip(comparisons, gates, strict=True)
+        for gate in of_run
+        for line in gate.failures(
+            comparison.run.records, comparison.run.profiles, comparison.run.greedy is not False, comparison
+        )
+    ]
+    console = CleanConsole(stderr=True)
+    for line in failures:
+        console.print(line, soft_wrap=True)
+    return GATE_FAILED if failures else 0
+
+
+def document(options: CompareOptions, comparisons: Sequence[Comparison]) -> Mapping[str, Any]:
+    """All of it as JSON types."""
+    import sys
+
+    resolved = asdict(options) | {"runs": [str(path) for path in options.runs]}
+    command = {"name": "compare", "argv": sys.argv[1:], "options": resolved}
+    return {"command": command, "comparisons": [comparison.to_json() for comparison in comparisons]}
+
+
+def show(comparisons: Sequence[Comparison], output: Console, markdown: bool = False) -> None:
+    """Each comparison: its sentences first and last, between them what is not the same, and every figure."""
+    from loopserve_cli.measure.compare.lines import comparison_lines, context_lines
+    from loopserve_cli.measure.compare.table import comparison_markdown, comparison_table
+
+    for comparison in comparisons:
+        if markdown:
+            output.print(comparison_markdown(comparison), end="", soft_wrap=True)
+            continue
+        lines = comparison_lines(comparison, output.width)
+        for line in lines:
+            output.print(line, style="bold", soft_wrap=True)
+        for line in context_lines(comparison, output.width):
+            output.print(line, style="yellow" if line.startswith("warning") else "dim", soft_wrap=True)
+        output.print(comparison_table(comparison))
+        for line in lines:
+            output.print(line, style="bold", soft_wrap=True)

@@ -1,0 +1,88 @@
+"""What is not the same of two runs, in words: what makes them hard to compare, and what may explain a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loopserve_cli.measure.compare.past_run import PastRun
+from loopserve_cli.measure.fingerprint import differences
+
+# Hashes of a model tell that it changed, and nothing else that a person could read.
+HASHED = {"config": "configuration", "weights": "weights", "tokenizer": "tokenizer or chat template"}
+EXPLAINING = ("settings", "versions", "machine")
+# They stand in the model's and the device's own lines, as what was found there.
+TOLD_ELSEWHERE = ("settings.model ", "settings.dtype ", "settings.device ", "settings.quant ")
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """One thing that is not the same; `incomparable` where figures of the two cannot be held against each other."""
+
+    text: str
+    incomparable: bool = False
+
+
+def others(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[Other]:
+    """All of them, those that make the runs incomparable first. What one of the runs does not tell is passed over."""
+    yield from _model(_both(before, now, "model"))
+    device = before.facts.get("device"), now.facts.get("device")
+    if None not in device and device[0] != device[1]:
+        yield Other(f"device was {device[0]} and is {device[1]}", incomparable=True)
+    yield from _dialogues(_both(before, now, "dialogues"))
+    yield from _profiles(before, now, names)
+    for name in EXPLAINING:
+        was, is_now = _both(before, now, name)
+        for text in differences({name: was}, {name: is_now}):
+            if not text.startswith(TOLD_ELSEWHERE):
+                yield Other(text.removeprefix("settings."))
+
+
+def _both(before: PastRun, now: PastRun, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A table of facts of both runs; empty where one of them does not tell."""
+    was, is_now = before.facts.get(name), now.facts.get(name)
+    return (was, is_now) if isinstance(was, Mapping) and isinstance(is_now, Mapping) else ({}, {})
+
+
+def _model(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
+    was, now = facts
+    shared = [name for name in was if name in now and was[name] != now[name]]
+    for name in shared:
+        if name not in HASHED:
+            label = "model" if name == "model" else f"model's {name}"
+            yield Other(f"{label} was {was[name] or 'not set'} and is {now[name] or 'not set'}", incomparable=True)
+    if "model" not in shared and "dtype" not in shared and "quant" not in shared:
+        for name in shared:
+            yield Other(f"the model's {HASHED[name]} changed", incomparable=True)
+
+
+def _dialogues(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
+    was, now = facts
+    changed = [name for name in now if name in was and was[name] != now[name]]
+    if changed:
+        what = f"dialogue {changed[0]}" if len(changed) == 1 else f"{len(changed)} dialogues, {changed[0]} among them,"
+        yield Other(f"{what} changed: cut elsewhere, or other words", incomparable=True)
+    for one, other, said in ((was, now, "earlier"), (now, was, "later")):
+        alone = [name for name in one if name not in other]
+        if alone:
+            what = f"dialogue {alone[0]}" if len(alone) == 1 else f"{len(alone)} dialogues, {alone[0]} among them,"
+            yield Other(f"only the {said} run has {what.removesuffix(',')}")
+
+
+def _profiles(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[Other]:
+    was, is_now = _both(before, now, "profiles")
+    for name, earlier in names.items():
+        if name != earlier:
+            yield Other(f"profile {earlier} is {name} now")
+        elif name in was and name in is_now:
+            yield from (Other(f"profile {name}: {text}") for text in _settings(was[name], is_now[name]))
+    for one, known, said in ((before, names.values(), "earlier"), (now, names.keys(), "later")):
+        alone = [name for name in one.profiles if name not in known]
+        if alone:
+            yield Other(f"only the {said} run has {', '.join(alone)}")
+
+
+def _settings(was: Any, now: Any) -> Iterator[str]:
+    for text in differences(was, now):
+        yield text.replace(".settings.", ".", 1)
