@@ -15,6 +15,8 @@ from typing import Any
 
 # Sums of larger whole numbers are no floats, so they cannot be divided or shown.
 MOST = 10**300
+# The device of turns that a server took: what it ran on is unknown.
+ENDPOINT = "endpoint"
 PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
 
 

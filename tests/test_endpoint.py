@@ -17,6 +17,7 @@ from endpoint_server import DONE, Reply, delta, good, serving, stream, usage
 from loopserve_cli.app import main
 from loopserve_cli.endpoint_options import EndpointOptions, endpoints, parted
 from loopserve_cli.errors import UsageError
+from loopserve_cli.replay import run
 
 TWO_TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -292,3 +293,22 @@ def test_a_password_in_the_address_is_not_shown(two_turns, capsys):
     with pytest.raises(UsageError) as wrong:
         parted("http://user:secret@h:99999")
     assert "secret" not in str(wrong.value)
+
+
+def test_beside_the_engine_here_it_is_compared_with_full_attention(two_turns, capsys):
+    """One command holds both, in turn, full first; the engine's tokenizer counts what the server does not."""
+    from replay_fakes import FakeEngine, options
+
+    with serving(stream(delta(content="Hel lo"), delta("stop"), DONE)) as server:
+        url = f"{server.root}/v1"
+        given = options(two_turns, "full", endpoints=(EndpointOptions(url, name="a"),), repeat=2, json=True)
+        assert run(given, lambda given, say: FakeEngine(given.profiles[0])) == 0
+    whole = json.loads(capsys.readouterr().out)
+    firsts = [record["profile"] for record in whole["records"] if record["turn"] == 1]
+    assert firsts == ["full", "a", "a", "full"]
+    verdict = whole["summary"]["a"]["verdict"]
+    assert (verdict["against"], verdict["ceiling"], verdict["kl_mean"]) == ("full", None, None)
+    assert (verdict["same_answers"], verdict["answers"]) == (0, 4)
+    assert verdict["first_token"]["pairs"] == 4
+    counts = {(r["profile"], r["tokens_counted_by"]): r["tokens_output"] for r in whole["records"]}
+    assert counts == {("full", None): 3, ("a", "tokenizer"): 6}  # its tokenizer has a token per letter

@@ -10,14 +10,14 @@ from typing import Any
 from loopserve_cli.config import ReplayOptions, SamplingOptions
 from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import EndpointError, LoopserveError
-from loopserve_cli.measure.endpoint.answer import DEVICE, Answer, CountTokens
+from loopserve_cli.measure.endpoint.answer import Answer, CountTokens
 from loopserve_cli.measure.endpoint.client import Client
 from loopserve_cli.measure.endpoint.request import request_of
 from loopserve_cli.measure.measured import Measured
 from loopserve_cli.messages import Message
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.variant import WARM_UP_TEXT, WARM_UP_TOKENS, Watcher, failed
-from loopserve_cli.stats import TurnRecord
+from loopserve_cli.stats import ENDPOINT, TurnRecord
 
 
 class AtEndpoint:
@@ -118,7 +118,7 @@ class AtEndpoint:
             profile=self.name,
             repeat=repeat,
             model=self.endpoint.model,
-            device=DEVICE,
+            device=ENDPOINT,
             seed=self.options.sampling.seed,
         )
 

@@ -73,7 +73,7 @@ class Watch:
     def asked(self) -> None:
         """A server is about to be asked, and answers before anything is drawn again."""
         self._doing = "waiting for the server"
-        self._draw_if_due()
+        self._draw_if_due(at_last=True)
 
     def ended(self, record: TurnRecord) -> None:
         """A turn is over."""
@@ -110,8 +110,9 @@ class Watch:
                 with contextlib.suppress(OSError):
                     self._live.stop()
 
-    def _draw_if_due(self) -> None:
-        if self._closed or not self._pace.due():
+    def _draw_if_due(self, at_last: bool = False) -> None:
+        """Draw where it is time, and a table `at_last`, before it must stand still."""
+        if self._closed or not (self._pace.due() or (at_last and self._live is not None)):
             return
         start = self._clock()
         try:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loopserve_cli.measure.endpoint.chunk import Call, Chunk, Usage
-from loopserve_cli.stats import TurnRecord, versions
+from loopserve_cli.stats import ENDPOINT, TurnRecord, versions
 
-DEVICE = "endpoint"
 # What here took part: what the server runs is unknown.
 OURS = ("python", "loopserve")
 CountTokens = Callable[[str], int]
@@ -86,7 +85,7 @@ class Answer:
         new = usage.prompt - usage.cached if usage.prompt is not None and usage.cached is not None else None
         return TurnRecord(
             model=model,
-            device=DEVICE,
+            device=ENDPOINT,
             tokens_logical=usage.prompt + tokens if usage.prompt is not None else None,
             tokens_new=new if new is None or new >= 0 else None,
             tokens_cached=usage.cached,
