@@ -157,7 +157,7 @@ class ReplayOptions:
     of a run which is to go on. `endpoints` are servers to measure as well, or alone where there is no profile: then no
     model is loaded here. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README.
+    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with.
     """
 
     model: ModelOptions
@@ -176,6 +176,7 @@ class ReplayOptions:
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None
+    baseline: Path | None = None
     endpoints: tuple[EndpointOptions, ...] = ()
 
     @property

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from loopserve_cli.collector import settled
 from loopserve_cli.stats import versions
 
 
@@ -42,6 +45,15 @@ def _of_torch(device: str | None) -> dict[str, Any]:
     import torch
 
     return {"torch_threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+
+
+@contextmanager
+def measuring(device: str, dtype: str) -> Iterator[dict[str, Any]]:
+    """Where it is measured, described before; inside, the collector is settled; the load is added at the end."""
+    environment = describe(device) | {"dtype": dtype}
+    with settled():
+        yield environment
+    environment["loadavg_end"] = load_average()
 
 
 def load_average() -> list[float]:

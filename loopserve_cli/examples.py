@@ -25,6 +25,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("replay demo -p full --endpoint http://localhost:8000/v1", "a server beside the engine here"),
     ),
     "report": (("report results", "its report.html, also of a killed run"),),
+    "compare": (
+        ("compare before after", "what changed between two runs of --out"),
+        ("compare before after --fail-if worse", "exit with 3 if something got worse"),
+    ),
     "convert": (
         ("convert export.json talk.jsonl", "any format that replay reads, to ours"),
         ("convert talk.jsonl talk.json --to openai", "to OpenAI's messages"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +17,8 @@ from rich.text import Text
 from loopserve_cli.printable import printable
 
 PLAIN_WIDTH = 160
-# Columns of this name hold words.
-LEFT = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
+# Columns of this name hold words, the others figures.
+WORDS = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
 
 
 class CleanConsole(Console):
@@ -41,17 +42,32 @@ def _clean(segment: Segment) -> Segment:
     return Segment(printable(segment.text), style.update_link(None) if style is not None and style.link else style)
 
 
-def output_console(plain_width: int = PLAIN_WIDTH) -> Console:
+def output_console() -> Console:
     """Rich on stdout; a pipe or file gets plain text, wide enough that no table is folded."""
-    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else plain_width)
+    return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def new_table(heads: Iterable[str] = (), left: Container[str] = LEFT) -> Table:
-    """A table in the common look, without rows: columns of figures on the right, those with words on the `left`."""
+def teller() -> Callable[[str], None]:
+    """Says in a dim line on stderr what goes on."""
+    console = CleanConsole(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", soft_wrap=True)
+
+    return say
+
+
+def new_table(heads: Iterable[str] = ()) -> Table:
+    """A table in the common look, without rows: columns of figures on the right, those with WORDS on the left."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
-        table.add_column(head, justify="left" if head in left else "right", no_wrap=True)
+        table.add_column(head, justify="left" if head in WORDS else "right", no_wrap=True)
     return table
+
+
+def width_of(table: Table, console: Console) -> int:
+    """How wide a table is that nothing narrows."""
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def titled(title: str, table: Table) -> Group:

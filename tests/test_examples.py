@@ -16,6 +16,7 @@ RUNS = (
     "chat.run",
     "replay.run",
     "replay.report.run",
+    "measure.compare.run",
     "transcript.convert",
     "doctor.run",
     "models.run",

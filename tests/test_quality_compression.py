@@ -8,6 +8,7 @@ from pathlib import Path
 
 import demo_oracle
 import pytest
+from rich.console import Console
 
 from loopserve_cli.bench.quality.__main__ import main
 from loopserve_cli.bench.quality.combination import Combination, combinations, compressed_tokens
@@ -15,6 +16,7 @@ from loopserve_cli.bench.quality.compression import CompressionRun
 from loopserve_cli.bench.quality.engine_reader import EngineReader
 from loopserve_cli.bench.quality.options import parse, with_a_budget
 from loopserve_cli.bench.quality.questions import HEADLINE, MOST_ANSWER_TOKENS, OTHERS, Question, Round, rounds
+from loopserve_cli.bench.quality.tables import compression_tables
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import LoadedModel, load
@@ -244,3 +246,21 @@ def test_a_wrong_profile_is_one_line(arguments: list[str], message: str, capsys:
     assert main(["compression", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_tables_count_apart_what_each_length_was_asked() -> None:
+    [short] = combinations(["full"], [100], 500)
+    [long] = combinations(["snapkv"], [100], 900)
+    short.add(0, asked("single", 1, "front"), record(11, 1000, "That."))
+    for number, kind in enumerate(("single", "absent", "absent"), 1):
+        long.add(number, asked(kind, 2, "back" if kind == "single" else None), record(11, 100, "That."))
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(*compression_tables([short, long], lambda length: short if length == 500 else None))
+    lines = [line.split() for line in captured.get().splitlines() if line.startswith((" full", " snapkv"))]
+    full, snapkv = lines[::2], lines[1::2]
+    assert full[0][2:] == ["1", "100%", "(21-100)", "100%", "n/a", "n/a"]
+    assert full[1][2:] == ["100%"] and snapkv[1][3:] == ["100%"]  # each asked after one turn, of two
+    assert " ".join(full[2][2:]) == "n/a of 0 n/a of 0 n/a of 0 n/a of 0"
+    assert " ".join(snapkv[2][3:]) == "100% of 2 n/a of 0 n/a of 0 n/a of 0"
+    assert full[3][2:] == ["100%", "0%", "2", "100%"] and snapkv[3][3:] == ["n/a", "91%", "6", "10%"]

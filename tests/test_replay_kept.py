@@ -25,7 +25,7 @@ from loopserve_cli.replay import run
 from loopserve_cli.replay.variant import WARM_UP_TEXT
 from loopserve_cli.stats import TurnRecord
 
-WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv"}
+WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv", "report.html"}
 THREE = [("one", "A1"), ("two", "A2"), ("three", "A3")]
 
 

@@ -151,7 +151,7 @@ def test_several_dialogues_have_their_own_figures_and_those_of_all() -> None:
 
 
 def test_a_run_of_very_many_dialogues_stays_small_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 3_000)
+    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 1_050)
     monkeypatch.setattr(page_module, "MOST_SAVED", 1_000)
     found = Page(page(made(dialogues=[f"talk {n}" for n in range(40)], repeats=1)))
     shown = len(found.data["dialogues"])
@@ -325,7 +325,7 @@ def test_the_page_of_a_killed_run_is_made_from_what_it_left(tmp_path, capsys) ->
 
 def test_a_folder_without_a_run_has_no_report(tmp_path, capsys) -> None:
     assert app.main(["report", str(tmp_path / "none")]) == 2
-    assert "none: holds no turn of a run; give a folder" in capsys.readouterr().err
+    assert "none: no such run; give a folder" in capsys.readouterr().err
     (tmp_path / "run.json").write_text("{")
     assert app.main(["report", str(tmp_path)]) == 2
     assert "run.json: is damaged, so there is no report of it" in capsys.readouterr().err

@@ -16,8 +16,8 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token, TurnDone
 from loopserve_cli.engine.sampling import Reader
-from loopserve_cli.profiling import Stopwatch
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.timers import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("gpu_like")
 PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o")
@@ -134,7 +134,7 @@ def test_a_tier_that_evicts_runs_no_step_ahead() -> None:
     engine = engine_of("snapkv", None)
     engine.set_profile(engine.profile.with_overrides(["retain.tier=evict"]))
     run(engine, some_ids(60), max_new_tokens=5)
-    assert not engine._held.decode.steady
+    assert not engine._state.decode.steady
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.9, "top_p": 0.9, "seed": 4}, {"repetition_penalty": 1.3}])

@@ -16,10 +16,10 @@ from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.selection import Selection
 from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.working_set import mean_length
-from loopserve_cli.policies.keep import KeepPolicy, Seen
-from loopserve_cli.profiling import Spans
+from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow
+from loopserve_cli.timers import Spans
 from loopserve_kernels.decode import decode_attention
-from loopserve_kernels.rotate import Rotation
+from loopserve_kernels.rotation import Rotation
 from loopserve_kernels.step_write import step_write
 
 
@@ -196,9 +196,9 @@ class DecodeTurn:
                 state.buffers.working.drop()
         self.store.drop_step()
 
-    def seen(self, layer: int, key: Tensor) -> Seen:
+    def scoring_window(self, layer: int, key: Tensor) -> ScoringWindow:
         """What the policy may judge one layer's keys [G, N, D] by."""
-        return self._selection.seen(layer, self._layers[layer], key)
+        return self._selection.window(layer, self._layers[layer], key)
 
     @property
     def layers(self) -> list[int]:

@@ -11,23 +11,24 @@ from torch import Tensor
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.archive import Archive
 from loopserve_cli.engine.aside import Aside
+from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
-from loopserve_cli.engine.finite import healthy, undone_unless_numbers
+from loopserve_cli.engine.feed import Feed
+from loopserve_cli.engine.finite import undone_unless_numbers
 from loopserve_cli.engine.forcing import Given, Start, forced, forcible
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
-from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.identity import Identity
-from loopserve_cli.engine.layerwise import LayerProgress, Tell
+from loopserve_cli.engine.layerwise import Tell
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.runtime import Runtime
 from loopserve_cli.engine.saved import SavedStore, Told
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.engine.store import Store, empty_cache
 from loopserve_cli.engine.turn import RESERVED_ANSWER, Turn
+from loopserve_cli.memory_meter import Memory
 from loopserve_cli.policies.keep import KeepPolicy
 from loopserve_cli.policies.prefill import ChosenLines, PrefillTurn, prefill_policy
 from loopserve_cli.profile import Profile
-from loopserve_cli.profiling import Memory, Stopwatch
 
 
 class Engine:
@@ -56,7 +57,7 @@ class Engine:
         self.keeps_start = False
         self.start: Start | None = None
         self._underway = Underway()
-        self._held = Held(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
+        self._state = DialogueState(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
 
     @property
@@ -81,38 +82,38 @@ class Engine:
     def gauges(self) -> Gauges:
         """Figures of this moment, also within a turn; on a GPU the prefill's are known once it is done."""
         meter = self._runtime.meter
-        return gauges_of(self._held, meter, self._underway.chosen(meter))
+        return gauges_of(self._state, meter, self._underway.chosen(meter))
 
     @property
     def kv_bytes(self) -> int:
         """Bytes allocated for keys and values, wherever they are."""
-        return self._held.bytes
+        return self._state.bytes
 
     @property
     def tokens(self) -> list[int]:
         """The tokens whose keys and values are stored."""
-        return self._held.tokens
+        return self._state.tokens
 
     @property
     def made_under(self) -> dict[str, str]:
         """Under which policies, as text, what is stored was computed, and the names of their profiles."""
-        return self._held.made_under
+        return self._state.made_under
 
     @property
     def made_otherwise(self) -> list[str]:
         """The names of other profiles under which some of what is stored was computed: its keys are theirs."""
-        return self._held.made_otherwise
+        return self._state.made_otherwise
 
     @property
     def _store(self) -> Store:
-        return self._held.store
+        return self._state.store
 
     def set_profile(self, profile: Profile) -> None:
         """Use another profile from the next turn on. The store stays; what one that evicts lacks is fed again."""
         if profile == self.profile:
             return
         try:
-            self._held.use(profile)
+            self._state.use(profile)
         except BaseException:
             self._begin_under(self.profile, self._stepper.refusal)
             raise
@@ -127,21 +128,21 @@ class Engine:
     @property
     def keep(self) -> KeepPolicy:
         """Which keys decoding reads."""
-        return self._held.decode.policy
+        return self._state.decode.policy
 
     @property
     def freezes(self) -> bool:
         """Whether what a turn has said is compressed for good when the next begins (tier evict)."""
-        return self._held.freezes
+        return self._state.freezes
 
     @property
     def turn_began(self) -> int:
         """How many tokens came before the turn that is not frozen yet (tier evict); else 0."""
-        return self._held.turn_began
+        return self._state.turn_began
 
     def begin_segment(self) -> None:
         """What is fed from now on is a turn of its own, for a tier that evicts turn by turn."""
-        self._held.begin_segment()
+        self._state.begin_segment()
 
     def new_prefill(self) -> PrefillTurn:
         """What the next turn's prefill goes through."""
@@ -159,9 +160,9 @@ class Engine:
         A layer is None where it reads everything, or what it holds cannot be told by tokens any more. All of it is
         None where the last step is not the last thing that happened: nothing was decoded since.
         """
-        if not self._held.decode.is_of_now:
+        if not self._state.decode.is_of_now:
             return None
-        return [self._held.read_between(layer, cuts) for layer in range(self._layers)]
+        return [self._state.read_between(layer, cuts) for layer in range(self._layers)]
 
     @contextmanager
     def aside(self, profile: Profile | None = None, within_turn: bool = False) -> Iterator[None]:
@@ -170,33 +171,33 @@ class Engine:
         Under a tier that evicts only under the same profile, and whoever asks must rewind: what it has frozen stays.
         Not so `within_turn`, where nothing is rewound that came before the last turn, and no turn is begun.
         """
-        before = self._held, self.profile, self.policy, self._stepper
+        before = self._state, self.profile, self.policy, self._stepper
         keeps, lines, underway = self.keeps_lines, self.lines, self._underway
-        held = self._held if self.freezes and not within_turn else Aside(self._held, profile or self.profile)
-        assert profile is None or isinstance(held, Aside)
-        self._held, self.keeps_lines = held, False
+        state = self._state if self.freezes and not within_turn else Aside(self._state, profile or self.profile)
+        assert profile is None or isinstance(state, Aside)
+        self._state, self.keeps_lines = state, False
         try:
-            if isinstance(held, Aside):
-                self._begin_under(held.profile, self._stepper.refusal)
+            if isinstance(state, Aside):
+                self._begin_under(state.profile, self._stepper.refusal)
             if profile is None:
                 self.policy = before[2]
             yield
         finally:
             self.keeps_lines, self.lines, self._underway = keeps, lines, underway
-            if isinstance(held, Aside):
-                self._held, self.profile, self.policy, self._stepper = before
-                held.end()
+            if isinstance(state, Aside):
+                self._state, self.profile, self.policy, self._stepper = before
+                state.end()
 
     def rewind(self, length: int) -> None:
         """Return to the state after `length` tokens, exactly; a tier that evicts may return to one before it."""
-        self._held.rewind(length)
+        self._state.rewind(length)
         if self.lines is not None and length < self.lines.keys:
             self.lines = None
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
         self.lines = self.start = None
-        self._held.reset()
+        self._state.reset()
         self._begin_under(self.profile, self._stepper.refusal)
         empty_cache(self._runtime.device)
 
@@ -211,11 +212,11 @@ class Engine:
         Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
         refuses.
         """
-        return self._archive.save(path, self._held, self.between_tensors)
+        return self._archive.save(path, self._state, self.between_tensors)
 
     def saved(self, path: Path) -> SavedStore:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that is not this engine's."""
-        return self._archive.open(path, self._held)
+        return self._archive.open(path, self._state)
 
     def restore(self, saved: SavedStore) -> None:
         """Hold what a file holds, in place of what was stored; raises LoopserveError, and holds nothing, if that fails.
@@ -224,7 +225,7 @@ class Engine:
         """
         self.reset()
         self._store.reserve(self._runtime.limits.within(len(saved.tokens) + RESERVED_ANSWER))
-        self._archive.restore(saved, self._held, self.between_tensors)
+        self._archive.restore(saved, self._state, self.between_tensors)
 
     def feed(self, ids: list[int]) -> None:
         """Prefill without generating: a recorded answer, or a resumed dialogue. All of it, or nothing.
@@ -240,21 +241,9 @@ class Engine:
 
     def feed_progress(self, ids: list[int]) -> Iterator[PrefillProgress]:
         """As `feed`, with progress at once and after every chunk; closed early, it keeps the chunks already fed."""
-        runtime, held = self._runtime, self._held
-        runtime.limits.check_known(ids)
-        runtime.limits.check_length(len(held.tokens) + len(ids))
-        ids = self._prefiller.with_stale(held, ids)
-        held.store.reserve(len(held.tokens) + len(ids))
-        prefill = self.new_prefill()
-        watching = held.decode if self.freezes else None
-        began, within = len(held.tokens), LayerProgress(self.on_progress, self._layers, Stopwatch(runtime.gpus))
-        with undone_unless_numbers(held, began):
-            yield PrefillProgress(0, len(ids), began)
-            for progress, logits in self._prefiller.feed_all(held, ids, prefill, watching, within):
-                if progress.done == len(ids) and not bool(healthy(logits).all()):
-                    raise runtime.no_numbers()
-                yield progress
-        self._note_lines(prefill)
+        feed = Feed(self._runtime, self._state, self.new_prefill, ids)
+        yield from feed.progress(self.on_progress)
+        self._note_lines(feed.prefill)
 
     def turn(
         self,
@@ -272,8 +261,8 @@ class Engine:
         that the model does not know, NumbersError for logits that are none: the turn is then taken back.
         """
         self.start = None
-        with undone_unless_numbers(self._held, len(self.tokens)):
-            turn = Turn(self._runtime, self._held, self._stepper, self.new_prefill, ids, sampling, submitted)
+        with undone_unless_numbers(self._state, len(self.tokens)):
+            turn = Turn(self._runtime, self._state, self._stepper, self.new_prefill, ids, sampling, submitted)
             turn.keeps_start = self.keeps_start
             self._underway = Underway(turn.prefill)
             try:
@@ -297,5 +286,5 @@ class Engine:
         ids = forcible(ids, self.start.tokens, len(self.tokens), self.context_limit, self._prefiller.lengths)
         if ids:
             with self.aside(within_turn=True):
-                forced(self.start, Given(ids, self._runtime.device, see), self._held, self._stepper)
+                forced(self.start, Given(ids, self._runtime.device, see), self._state, self._stepper)
         return len(ids)

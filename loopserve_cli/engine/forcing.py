@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.engine.decoding import DecodeTurn
-from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.layer_decoding import Noted
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.rotary import LengthDependence
@@ -70,14 +70,14 @@ def forcible(
     return ids[: next((n for n in range(1, len(ids)) if lengths.stale_in_step(begins + n - 1)), len(ids))]
 
 
-def forced(start: Start, given: Given, held: Held, stepper: Stepper) -> None:
+def forced(start: Start, given: Given, state: DialogueState, stepper: Stepper) -> None:
     """Go back to the turn's start and decode what is given; its last token is not fed, as in generation."""
-    held.rewind(start.tokens)
-    decode = held.decode = DecodeTurn(held.decode.policy, held.store)
+    state.rewind(start.tokens)
+    decode = state.decode = DecodeTurn(state.decode.policy, state.store)
     decode.recall(start.noted, start.captures)
     drawn = given.pick(start.logits)
     for token in given.ids[:-1]:
-        with whole_or_nothing(held, given.device):
-            drawn = stepper.launch(drawn, len(held.tokens), decode, given)
+        with whole_or_nothing(state, given.device):
+            drawn = stepper.launch(drawn, len(state.tokens), decode, given)
             stepper.count()
-            held.append([token])
+            state.append([token])

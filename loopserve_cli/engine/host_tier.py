@@ -24,7 +24,7 @@ from torch import Tensor
 from loopserve_cli.engine.pinned import pinned_empty
 from loopserve_cli.engine.staging import Staging, copy_rows
 from loopserve_cli.engine.store_layer import GROWTH, StoreLayer
-from loopserve_kernels.step_write import StorePlace
+from loopserve_kernels.step_place import StorePlace
 
 TAIL = 64
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.engine.events import PrefillProgress
-from loopserve_cli.profiling import Stopwatch
+from loopserve_cli.timers import Stopwatch
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine

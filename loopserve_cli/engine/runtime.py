@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from loopserve_cli.engine.finite import numbers_error
 from loopserve_cli.engine.limits import Limits
 from loopserve_cli.engine.loader import LoadedModel
@@ -14,8 +12,9 @@ from loopserve_cli.engine.markup import find_markup
 from loopserve_cli.engine.prefiller import Prefiller
 from loopserve_cli.engine.stepper import CudaCapture
 from loopserve_cli.errors import NumbersError
-from loopserve_cli.profiling import Meter
+from loopserve_cli.memory_meter import Meter
 from loopserve_cli.stats import versions
+from loopserve_kernels.device import device_name
 
 
 class Runtime:
@@ -41,7 +40,7 @@ class Runtime:
     @property
     def device_name(self) -> str:
         """The device that holds the model's input layer, by name."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return device_name(self.device)
 
     @property
     def dtype(self) -> str:

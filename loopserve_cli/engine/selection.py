@@ -8,8 +8,8 @@ from torch import Tensor
 
 from loopserve_cli.engine.layer_decoding import LayerDecoding
 from loopserve_cli.engine.store import Store
-from loopserve_cli.policies.keep import KeepPolicy, Seen
-from loopserve_cli.profiling import Spans
+from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow
+from loopserve_cli.timers import Spans
 
 # Tokens a working set has room for at most after a choice; it grows when they are more.
 ROOM = 256
@@ -45,7 +45,7 @@ class Selection:
     def _fill(self, device: torch.device, layers: dict[int, LayerDecoding], room: int) -> None:
         """Choose for layers that are alike, and gather what was chosen."""
         with self._took.span(device):
-            chosen = self._policy.choose(self.seen(n, one, self._keys_to_judge(n)) for n, one in layers.items())
+            chosen = self._policy.choose(self.window(n, one, self._keys_to_judge(n)) for n, one in layers.items())
             for (number, layer), own in zip(layers.items(), chosen, strict=True):
                 key, value = (part[0] for part in self._store.layers[number].sources(own.total))
                 layer.buffers.working.fill(own, key, value, room=room)
@@ -69,7 +69,7 @@ class Selection:
             held.groups, held.length, held.keys.shape[3]
         )
 
-    def seen(self, number: int, layer: LayerDecoding, key: Tensor) -> Seen:
+    def window(self, number: int, layer: LayerDecoding, key: Tensor) -> ScoringWindow:
         """What the policy may judge one layer's keys [G, N, D] by."""
         policy, held = self._policy, self._store.layers[number]
         if policy.window:
@@ -81,4 +81,4 @@ class Selection:
             summed = F.pad(summed, (0, held.length - summed.shape[1]))
         again = policy.window and policy.interval  # keys are judged often enough for codes to pay
         codes = self._store.coding.of(held, key) if again else None
-        return Seen(queries, positions, key, layer.scaling, summed, codes)
+        return ScoringWindow(queries, positions, key, layer.scaling, summed, codes)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from loopserve_kernels.key_codes import KeyCodes
-from loopserve_kernels.step_write import StorePlace
+from loopserve_kernels.step_place import StorePlace
 
 GROWTH = 1.5
 ROUND = 256

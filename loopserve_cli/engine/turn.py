@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from torch import Tensor
 
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import PrefillProgress, Token
 from loopserve_cli.engine.forcing import Start
-from loopserve_cli.engine.held import Held
 from loopserve_cli.engine.layerwise import LayerProgress, Tell
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.runtime import Runtime
@@ -19,8 +19,8 @@ from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
 from loopserve_cli.policies.prefill import PrefillTurn
-from loopserve_cli.profiling import Stopwatch
 from loopserve_cli.stats import TurnRecord
+from loopserve_cli.timers import Stopwatch
 
 # Most answers end long before they must: room for more is made when it is needed.
 RESERVED_ANSWER = 1024
@@ -36,7 +36,7 @@ class Turn:
     def __init__(
         self,
         runtime: Runtime,
-        held: Held,
+        state: DialogueState,
         stepper: Stepper,
         new_prefill: Callable[[], PrefillTurn],
         ids: list[int],
@@ -49,24 +49,24 @@ class Turn:
         """
         assert ids, "a turn needs at least one new token"
         runtime.limits.check_known(ids)
-        runtime.limits.check_length(len(held.tokens) + len(ids) + 1)
+        runtime.limits.check_length(len(state.tokens) + len(ids) + 1)
         self._watch = Stopwatch(runtime.gpus, submitted)
-        self._runtime, self._held, self._stepper, self._new_prefill = runtime, held, stepper, new_prefill
+        self._runtime, self._state, self._stepper, self._new_prefill = runtime, state, stepper, new_prefill
         self._sampling = sampling
         self.keeps_start = False
         self.start: Start | None = None
         stepper.replays = 0
-        before = len(held.tokens)
-        self._ids = runtime.prefiller.with_stale(held, ids)
-        self._cached = len(held.tokens)
+        before = len(state.tokens)
+        self._ids = runtime.prefiller.with_stale(state, ids)
+        self._cached = len(state.tokens)
         self._rolled_back = before - self._cached
         runtime.meter.reset_peak()
-        self._sampler = Sampler(sampling, runtime.device, held.tokens + self._ids)
+        self._sampler = Sampler(sampling, runtime.device, state.tokens + self._ids)
         room = self._cached + len(self._ids) + min(sampling.max_new_tokens, RESERVED_ANSWER)
-        held.store.reserve(runtime.limits.within(room))
+        state.store.reserve(runtime.limits.within(room))
 
-        held.begin_segment()
-        self.prefill, self._decode = new_prefill(), held.decode
+        state.begin_segment()
+        self.prefill, self._decode = new_prefill(), state.decode
         self._began = self._watch.ms()
         self._prefilled = 0
         self._prefill_ms = 0.0
@@ -80,22 +80,22 @@ class Turn:
         with watch.paused():
             yield PrefillProgress(0, len(self._ids), self._cached, 0.0 if known else None)
         within = LayerProgress(tell, self._runtime.layers, watch, self._began)
-        chunks = self._runtime.prefiller.feed_all(self._held, self._ids, self.prefill, self._decode, within, cancelled)
+        chunks = self._runtime.prefiller.feed_all(self._state, self._ids, self.prefill, self._decode, within, cancelled)
         for progress, logits in chunks:
             self._logits = logits
             with watch.paused():
                 yield replace(progress, ms=watch.now() - self._began if known else None)
-        self._prefilled = len(self._held.tokens) - self._cached
+        self._prefilled = len(self._state.tokens) - self._cached
         self._prefill_ms = watch.ms() - self._began
         if self._prefilled < len(self._ids):
             self._finish = "cancelled"
 
     def answering(self, cancelled: Callable[[], bool]) -> Iterator[Token]:
         """Generate until something ends it; where a captured step is ready it runs while its token is handed out."""
-        runtime, held, stepper, sampler, watch = self._runtime, self._held, self._stepper, self._sampler, self._watch
+        runtime, state, stepper, sampler, watch = self._runtime, self._state, self._stepper, self._sampler, self._watch
         decode, logits, lengths = self._decode, self._logits, runtime.prefiller.lengths
         stream = self._stream = TextStream(
-            runtime.tokenizer, self._sampling.stop, runtime.markup, held.tokens[-PROMPT_END:]
+            runtime.tokenizer, self._sampling.stop, runtime.markup, state.tokens[-PROMPT_END:]
         )
         stamps, finish = self._stamps, self._finish
         drawn = None if logits is None else sampler.pick(logits)
@@ -112,11 +112,11 @@ class Turn:
             finish = self._finish_reason(token, stream)
             if finish:
                 text = stream.end(text)
-            length = len(held.tokens)
+            length = len(state.tokens)
             stale = lengths is not None and lengths.stale_in_step(length)
             ahead = finish is None and not stale and stepper.ready(decode, sampler)
             if ahead:
-                with whole_or_nothing(held, runtime.device):
+                with whole_or_nothing(state, runtime.device):
                     drawn = stepper.launch(drawn, length, decode, sampler)
             with watch.paused(not ahead):
                 if self.keeps_start and len(stamps) == 1:
@@ -131,17 +131,17 @@ class Turn:
                 decode = self._decode
                 drawn = sampler.pick(logits)
             else:
-                with whole_or_nothing(held, runtime.device):
+                with whole_or_nothing(state, runtime.device):
                     if not ahead:
                         drawn = stepper.launch(drawn, length, decode, sampler)
                     stepper.count()
-                    held.append([token])
+                    state.append([token])
         self._finish = finish
         stream.flush()
 
     def record(self) -> TurnRecord:
         """What the turn was and took; waits for the devices."""
-        stamps, stream, store = self._stamps, self._stream, self._held.store
+        stamps, stream, store = self._stamps, self._stream, self._state.store
         e2e_ms = stamps[-1] if stamps else self._watch.ms()
         chosen = asdict(self.prefill.report()) if self._prefilled else {}
         return TurnRecord(
@@ -150,7 +150,7 @@ class Turn:
             **times(stamps, e2e_ms, self._began, self._prefill_ms, self._prefilled),
             **chosen,
             **asdict(self._decode.report(store.length)),
-            profile=self._held.profile.name,
+            profile=self._state.profile.name,
             seed=self._sampling.seed,
             tokens_new=self._prefilled,
             tokens_cached=self._cached,
@@ -169,13 +169,13 @@ class Turn:
 
     def _read_again(self, ids: list[int]) -> Tensor:
         """Feed all that is held anew, and `ids` after it; the last one's logits. Another decoding goes on."""
-        held = self._held
-        everything = [*held.tokens, *ids]
-        self._rolled_back += len(held.tokens)
-        held.rewind(0)
-        held.begin_segment()
-        prefill, self._decode = self._new_prefill(), held.decode
-        *_, (_, logits) = self._runtime.prefiller.feed_all(held, everything, prefill, self._decode)
+        state = self._state
+        everything = [*state.tokens, *ids]
+        self._rolled_back += len(state.tokens)
+        state.rewind(0)
+        state.begin_segment()
+        prefill, self._decode = self._new_prefill(), state.decode
+        *_, (_, logits) = self._runtime.prefiller.feed_all(state, everything, prefill, self._decode)
         return logits
 
     def _finish_reason(self, token: int, stream: TextStream) -> str | None:
@@ -187,4 +187,4 @@ class Turn:
         if len(self._stamps) >= self._sampling.max_new_tokens:
             return "length"
         # The token just drawn is not stored yet: it and its successor must fit.
-        return None if self._runtime.limits.has_room(len(self._held.tokens) + 2) else "context"
+        return None if self._runtime.limits.has_room(len(self._state.tokens) + 2) else "context"

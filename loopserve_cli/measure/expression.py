@@ -100,12 +100,12 @@ def comparisons(node: Node) -> Iterator[Binary]:
         yield from comparisons(node.right)
 
 
-def bound(node: Node, profile: str) -> Node:
-    """The same, of this profile where it says none."""
+def bound(node: Node, profile: str, earlier: str | None = None) -> Node:
+    """The same, of this profile where it says none; of the baseline, of the one that is called `earlier` there."""
     if isinstance(node, Measure):
-        return node if node.profile else replace(node, profile=profile)
+        return node if node.profile else replace(node, profile=(earlier if node.baseline else None) or profile)
     if isinstance(node, Binary):
-        return replace(node, left=bound(node.left, profile), right=bound(node.right, profile))
+        return replace(node, left=bound(node.left, profile, earlier), right=bound(node.right, profile, earlier))
     return node
 
 

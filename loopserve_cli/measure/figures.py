@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 UNKNOWN = "n/a"
 MIB = 2**20
 NO_DIFFERENCE = "no difference that this run can show"
+# Says the same where there is room for one letter.
+NOTHING_SHOWN = "~"
 
 
 def number(value: float | None) -> str:
@@ -62,6 +64,13 @@ def plain(ratio: float) -> str:
 def times(ratio: float | None) -> str:
     """A ratio, as 1.32x."""
     return UNKNOWN if ratio is None else f"{plain(ratio)}x"
+
+
+def compared(median: float, ratio: Ratio | None) -> str:
+    """The median of ratios, the interval of the true one behind it, and a sign before it where that holds 1."""
+    if ratio is None or ratio.low is None:
+        return plain(median)
+    return f"{NOTHING_SHOWN if ratio.no_difference else ''}{plain(median)} ({bounds(ratio)})"
 
 
 def bounds(ratio: Ratio) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.compare.comparison import Comparison
@@ -53,11 +53,12 @@ class Gate:
                 return value_of(measure, records, greedy)
             return None if against is None else _of_baseline(measure, against)
 
-        found = (self._failure(condition, value) for condition in self._cases(profiles))
+        names = {} if against is None else against.names
+        found = (self._failure(condition, value) for condition in self._cases(profiles, names))
         return [line for line in found if line is not None]
 
-    def _cases(self, profiles: Sequence[str]) -> Iterator[Node]:
-        """The condition for every profile that it is about."""
+    def _cases(self, profiles: Sequence[str], names: Mapping[str, str]) -> Iterator[Node]:
+        """The condition for every profile that it is about, `names` being what the baseline calls them."""
         open_measures = [measure for measure in measures(self.condition) if measure.profile is None]
         if not open_measures:
             yield self.condition
@@ -65,7 +66,7 @@ class Gate:
         compared = any(measure.metric in COMPARED for measure in open_measures)
         for profile in profiles:
             if not (compared and len(profiles) > 1 and profile == reference_of(profiles)):
-                yield bound(self.condition, profile)
+                yield bound(self.condition, profile, names.get(profile))
 
     def _failure(self, condition: Node, value: Callable[[Measure], float | None]) -> str | None:
         """Why it fails, with every value in it; None when it passes."""
@@ -87,10 +88,8 @@ class Gate:
 
 
 def _of_baseline(measure: Measure, against: Comparison) -> float | None:
-    """A measure of the earlier run, of all its turns; a profile of the later run stands for the one it is against."""
-    baseline = against.baseline
-    theirs = measure.profile if measure.profile in baseline.profiles else against.names.get(measure.profile or "")
-    return value_of(replace(measure, profile=theirs), baseline.records, baseline.greedy is not False)
+    """A measure of the earlier run, over all of its turns."""
+    return value_of(measure, against.baseline.records, against.baseline.greedy is not False)
 
 
 def _said(measure: Measure) -> str:

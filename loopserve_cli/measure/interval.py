@@ -58,16 +58,19 @@ class Units:
         return np.concatenate(found)
 
 
-def interval(values: Mapping[Place, float]) -> tuple[float, float] | None:
-    """Where the true mean lies with 95% confidence, the same each time it is asked; None for fewer than two values."""
+def interval(values: Mapping[Place, float], timed: bool = True) -> tuple[float, float] | None:
+    """Where the true mean lies with 95% confidence, the same each time it is asked; None for fewer than two values.
+
+    What is not `timed` is the same whatever the machine does meanwhile: then only turns are drawn, however few.
+    """
     if len(values) < 2:
         return None
     mean = math.fsum(values.values()) / len(values)
-    lows, highs = zip(*_intervals(values, mean), strict=True)
+    lows, highs = zip(*_intervals(values, mean, timed), strict=True)
     return min(lows), max(highs)
 
 
-def _intervals(values: Mapping[Place, float], mean: float) -> Iterator[tuple[float, float]]:
+def _intervals(values: Mapping[Place, float], mean: float, timed: bool) -> Iterator[tuple[float, float]]:
     """By each way to look at them: dialogues where there are many; else turns with all repeats, and each repeat."""
     runs: dict[str, dict[int, dict[int, float]]] = {}
     turns: dict[str, dict[int, list[float]]] = {}
@@ -80,13 +83,13 @@ def _intervals(values: Mapping[Place, float], mean: float) -> Iterator[tuple[flo
         yield _drawn(Units(_totals(whole), drawn=len(whole)), mean, generator)
         return
     repeats = [run for dialogue in runs.values() for run in dialogue.values()]
-    if len(values) < FEWEST_DRAWN * len(repeats):
+    if timed and len(values) < FEWEST_DRAWN * len(repeats):
         half = half_width([list(dialogue.values()) for dialogue in runs.values()])
         if half is not None:
             yield mean - half, mean + half
             return
     yield _drawn(_blocks([list(dialogue.values()) for dialogue in turns.values()]), mean, generator)
-    if len(repeats) > len(turns):
+    if timed and len(repeats) > len(turns):
         yield _drawn(_blocks([[[value] for value in run.values()] for run in repeats]), mean, generator)
 
 

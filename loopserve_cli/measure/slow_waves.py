@@ -1,15 +1,17 @@
 """How far the mean of a few turns may lie from the true one, from the slowest waves in them.
 
 A slow minute of the machine lies over several turns on end, so the spread of single turns says too little of how far
-their mean is off, and few turns are no blocks to draw from. What moves a mean is what is slow: a run's first cosines say
-how much of that there is, and how few they are is made good by Student's t (Lazarus, Lewis, Stock and Watson, "HAR
-Inference: Recommendations for Practice", 2018: equal-weighted cosines, as many as they advise). Where a dialogue ran
-several times, its repeats differ by the machine alone: the waves are then those of what a turn took beside the same
-turn's mean, and the slowest of them is the repeat's own level, of which a single run knows nothing.
+their mean is off, and few turns are no blocks to draw from. What moves a mean is what is slow: a run's first cosines
+say how much of that there is, and how few they are is made good by Student's t (Lazarus, Lewis, Stock and Watson, "HAR
+Inference: Recommendations for Practice", 2018: equal-weighted cosines, as many as they advise). Where the slower of
+them are the larger, those count alone. Where a dialogue ran several times, its repeats differ by the machine alone: the
+waves are then those of what a turn took beside the same turn's mean, and the slowest of them is the repeat's own level,
+of which a single run knows nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +29,17 @@ DIFFER = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Squares:
-    """A sum of squares, and of how many independent ones it is; `variance` is that of a single value."""
+    """A sum of squares, and of how many independent ones it is."""
 
-    total: float
-    degrees: int
+    total: float = 0.0
+    degrees: int = 0
+
+    def __add__(self, other: Squares) -> Squares:
+        return Squares(self.total + other.total, self.degrees + other.degrees)
 
     @property
-    def variance(self) -> float:
-        """The mean square."""
+    def mean(self) -> float:
+        """The variance of a single value."""
         return self.total / self.degrees if self.degrees else 0.0
 
 
@@ -43,26 +48,27 @@ def half_width(dialogues: Sequence[Runs]) -> float | None:
 
     Dialogues are not held against each other: what they differ by is no noise.
     """
-    machine = [_machine(runs) for runs in dialogues]
-    degrees = sum(one.degrees for one in machine)
-    if not degrees:
+    by_wave = itertools.zip_longest(*map(_machine, dialogues), fillvalue=Squares())
+    slower = list(itertools.accumulate(sum(squares, Squares()) for squares in by_wave))
+    if not slower or not slower[-1].degrees:
         return None
-    count = sum(len(run) for runs in dialogues for run in runs)
+    of_mean = max(squares.mean for squares in slower) / sum(len(run) for runs in dialogues for run in runs)
     share = (1 + CONFIDENCE) / 2
-    of_mean = math.fsum(one.total for one in machine) / degrees / count
     return math.hypot(
-        quantile(degrees, share) * math.sqrt(of_mean),
+        quantile(slower[-1].degrees, share) * math.sqrt(of_mean),
         NormalDist().inv_cdf(share) * math.sqrt(_of_turns(dialogues)),
     )
 
 
-def waves(values: Sequence[float], first: int, end: int) -> list[float]:
-    """The orthonormal cosines `first` to `end` - 1 of a run, the zeroth being its level: each as a single value's."""
-    count = len(values)
-    places = np.pi * (np.arange(count) + 0.5) / count
-    which = np.arange(first, min(end, count))
-    found: list[float] = (np.cos(np.outer(which, places)) @ np.array(values) * math.sqrt(2 / count)).tolist()
-    return [found[0] / math.sqrt(2), *found[1:]] if found and first == 0 else found
+def waves(values: Sequence[float], count: int) -> list[float]:
+    """The `count` slowest orthonormal cosines of a run, its level the first: each as large as a single value, if noise.
+
+    As many as there are values, where these are fewer.
+    """
+    places = np.pi * (np.arange(len(values)) + 0.5) / len(values)
+    which = np.arange(min(count, len(values)))
+    found: list[float] = (np.cos(np.outer(which, places)) @ np.array(values) * math.sqrt(2 / len(values))).tolist()
+    return [found[0] / math.sqrt(2), *found[1:]]
 
 
 def advised(turns: int) -> int:
@@ -70,18 +76,23 @@ def advised(turns: int) -> int:
     return max(1, round(0.4 * turns ** (2 / 3)))
 
 
-def _machine(runs: Runs) -> Squares:
-    """The slow waves of what is noise in a dialogue's runs."""
+def _machine(runs: Runs) -> list[Squares]:
+    """The slow waves of what is noise in a dialogue's runs, the slowest first."""
     if len(runs) == 1:
         values = list(runs[0].values())
         mean = fmean(values)
-        found = waves([value - mean for value in values], 1, advised(len(values)) + 1)
-        return Squares(math.fsum(wave**2 for wave in found), len(found))
+        found = waves([value - mean for value in values], advised(len(values)) + 1)
+        return [Squares(), *(Squares(wave**2, 1) for wave in found[1:])]
     means = _turn_means(runs)
-    each = [waves([value - means[turn] for turn, value in run.items()], 0, advised(len(run))) for run in runs]
+    # Two repeats have one difference between them, so one wave more is looked at.
+    more = int(len(runs) == 2)
+    each = [waves([value - means[turn] for turn, value in run.items()], advised(len(run)) + more) for run in runs]
     # The repeats of a turn add up to nothing beside their mean, so one of them is not its own.
-    degrees = round(sum(map(len, each)) * (len(runs) - 1) / len(runs))
-    return Squares(math.fsum(wave**2 for found in each for wave in found), degrees)
+    return [
+        Squares(math.fsum(wave**2 for wave in alike), max(1, len(alike) - 1))
+        for place in range(max(map(len, each)))
+        if (alike := [found[place] for found in each if place < len(found)])
+    ]
 
 
 def _of_turns(dialogues: Sequence[Runs]) -> float:
@@ -92,7 +103,7 @@ def _of_turns(dialogues: Sequence[Runs]) -> float:
         turns += len(means)
         if len(runs) < 2 or len(means) < 2:
             continue
-        noise = _single(runs, means).variance / len(runs)
+        noise = _single(runs, means).mean / len(runs)
         seen = variance(means.values())
         found += len(means) * (seen - noise if seen > DIFFER * noise else 0.0)
     return found / turns**2

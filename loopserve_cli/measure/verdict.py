@@ -41,12 +41,12 @@ class Verdict:
         """The share of answers that are the other's."""
         return None if self.same_answers is None or not self.answers else self.same_answers / self.answers
 
-
-def verdict_from_json(row: Mapping[str, Any]) -> Verdict:
-    """A verdict as a document's summary holds it; what this version does not know is dropped."""
-    known = {f.name: row[f.name] for f in fields(Verdict) if f.name in row}
-    ratios = {name: Ratio(**known[name]) for name in ("first_token", "next_tokens") if known.get(name)}
-    return Verdict(**{**known, **ratios})
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """A verdict as a document's summary holds it; what this version does not know is dropped."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        ratios = {name: Ratio(**known[name]) for name in ("first_token", "next_tokens") if known.get(name)}
+        return cls(**{**known, **ratios})
 
 
 def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict]:

@@ -44,7 +44,7 @@ def gained(ratio: Ratio | None, ceiling: float | None = None) -> str:
     if ratio is None:
         return UNKNOWN
     said = [bounds(ratio)]
-    if ratio.low is not None and ratio.shows_nothing:
+    if ratio.no_difference:
         said.append(NO_DIFFERENCE)
     if ceiling is not None:
         said.append(f"ceiling {times(ceiling)}")

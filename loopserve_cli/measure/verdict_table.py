@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.measure.figures import bounds, fine, mebibytes, number, times, whole
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict
-from loopserve_cli.output import new_table
+from loopserve_cli.output import new_table, width_of
 
 LEGEND = "x is {against}'s time over the profile's on the same turn, in brackets its 95% interval"
 
@@ -72,7 +71,7 @@ def known_columns(verdicts: Sequence[Verdict]) -> list[Column]:
 def verdict_table(verdicts: Sequence[Verdict], console: Console) -> Group:
     """The columns that fit the console, the most important ones, with what a ratio means below."""
     columns = known_columns(verdicts)
-    while _width(verdicts, columns, console) > console.width and any(column.rank for column in columns):
+    while width_of(_table(verdicts, columns), console) > console.width and any(column.rank for column in columns):
         columns.remove(max(columns, key=lambda column: column.rank))
     against = next((verdict.against for verdict in verdicts if verdict.against), None)
     return Group(_table(verdicts, columns), Text(LEGEND.format(against=against) if against else "", style="dim"))
@@ -86,11 +85,6 @@ def _table(verdicts: Sequence[Verdict], columns: Sequence[Column]) -> Table:
     for verdict in verdicts:
         table.add_row(Text(verdict.profile), *(column.cell(verdict) for column in columns))
     return table
-
-
-def _width(verdicts: Sequence[Verdict], columns: Sequence[Column], console: Console) -> int:
-    unbounded = console.options.update(width=10_000)
-    return Measurement.get(console, unbounded, _table(verdicts, columns)).maximum
 
 
 def verdict_markdown(verdicts: Sequence[Verdict]) -> str:

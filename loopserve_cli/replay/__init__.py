@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.measure.compare.comparison import Comparison
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
     from loopserve_cli.replay.servers import Servers
@@ -48,6 +49,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
     from loopserve_cli.measure.gates import parse_gate
+    from loopserve_cli.replay.baseline import against_baseline, check_baseline, read_baseline
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import read_scripts
     from loopserve_cli.replay.servers import Servers
@@ -57,8 +59,10 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         options = servers.found(options)
         names = options.names
         check_names(names)
-        gates = [parse_gate(text, names) for text in options.fail_if]
+        baseline = read_baseline(options)
+        gates = [parse_gate(text, names, baseline.profiles if baseline else None) for text in options.fail_if]
         scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
+        check_baseline(baseline, names, scripts, options.repeat)
         book = opened.enter_context(contextlib.closing(Book.opened(options, scripts)))
         from loopserve_cli.output import CleanConsole
 
@@ -69,14 +73,15 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         # A disk that refused a turn refuses more; that is told once.
         told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
         with contextlib.suppress(*told):
-            report(options, scripts, records, environment, console, book)
+            against = against_baseline(baseline, options, scripts, records, environment, book)
+            report(options, scripts, records, environment, console, book, against)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
     if ended_by is not None:
         raise ended_by
     greedy = options.sampling.temperature == 0
-    failures = [line for gate in gates for line in gate.failures(records, names, greedy)]
+    failures = [line for gate in gates for line in gate.failures(records, names, greedy, against)]
     for line in failures:
         console.print(line, markup=False, soft_wrap=True)
     if failures:
@@ -166,24 +171,34 @@ def report(
     environment: dict[str, Any],
     console: Console,
     book: Book,
+    against: Comparison | None = None,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
     from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
+    if against is not None:
+        whole["baseline"] = against.to_json()
     try:
         if book.begun:
             book.finish(data.files_of(whole))
             book.finish({NAME: page(whole, book.heads)})
             console.print(f"wrote records, summary and {NAME} to {book.path}", soft_wrap=True)
     finally:
-        show(options, records, whole, console)
+        show(options, records, whole, console, against)
 
 
-def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any], console: Console) -> None:
+def show(
+    options: ReplayOptions,
+    records: Sequence[TurnRecord],
+    whole: Mapping[str, Any],
+    console: Console,
+    against: Comparison | None = None,
+) -> None:
     """What failed on stderr; the document, the verdict as Markdown, or the tables on stdout."""
-    from loopserve_cli.output import print_document
+    from loopserve_cli.measure.compare import show as show_comparisons
+    from loopserve_cli.output import output_console, print_document
 
     for record in records:
         if record.error:
@@ -193,6 +208,10 @@ def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[s
         print_document(whole)
     elif records:
         show_tables(options, records, whole)
+        if against is not None:
+            output = output_console()
+            output.print()
+            show_comparisons([against], output, options.markdown)
 
 
 def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any]) -> None:

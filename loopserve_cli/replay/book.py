@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
 
 # What decides neither what is measured nor how: where it goes, and how it is shown.
-SHOWN = ("out", "resume", "json", "fail_if", "turns", "markdown")
+SHOWN = ("out", "resume", "baseline", "json", "fail_if", "turns", "markdown")
 # Of files the dialogues count; profiles and servers are looked at by themselves.
 NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "endpoints", "trust_remote_code")
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.engine.events import Token, TurnDone
+from loopserve_cli.engine.events import Token
 from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
-from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.measured import Measured, drained
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.missing import Pass
 from loopserve_cli.replay.script import Exchange, Script
@@ -103,16 +103,7 @@ class Local:
 
     def turn(self, conversation: Conversation, text: str) -> Measured:
         """Ask and drain. Nothing else happens meanwhile, so that only the turn is timed."""
-        ids: list[int] = []
-        done: TurnDone | None = None
-        for event in conversation.ask(text, self.options.sampling):
-            if isinstance(event, Token):
-                ids.append(event.id)
-            elif isinstance(event, TurnDone):
-                done = event
-            self.watcher.event(event)
-        assert done is not None, "a turn ends with TurnDone"
-        return Measured(done.record, tuple(ids), done.heads)
+        return drained(conversation.ask(text, self.options.sampling), self.watcher.event)
 
     def again(self, conversation: Conversation, exchange: Exchange) -> None:
         """Take a turn that was measured before, so that what is held is the same: only as far as that needs.

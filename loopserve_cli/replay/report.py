@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.measure.appended import read_objects
+from loopserve_cli.measure.compare.past_run import read_run
 from loopserve_cli.measure.report.page import NAME, page
-from loopserve_cli.measure.run_folder import RECORDS, RUN, SUMMARY, read_heads
-from loopserve_cli.measure.turn_key import key_of
+from loopserve_cli.measure.run_folder import RUN, SUMMARY, read_heads
 from loopserve_cli.replay.document import document
-from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript.write import write_whole
 
 
 def run(folder: Path) -> int:
-    """Write the page, and print where it is; raises UsageError where the folder holds no turn of a run."""
+    """Write the page, and print where it is; raises UsageError for what is no run, holds no turn, or is damaged."""
     from loopserve_cli.output import output_console
 
     told = {**_object(folder / RUN), **_object(folder / SUMMARY)}
-    records = _records(folder / RECORDS)
-    if "command" not in told or not records:
-        raise UsageError(f"{folder}: holds no turn of a run; give a folder that `loopserve replay --out` wrote")
+    records = read_run(folder).records
+    if "command" not in told:
+        raise UsageError(
+            f"{folder}: does not say what was run ({RUN}); give a folder that `loopserve replay --out` wrote"
+        )
     whole = document(told["command"], told.get("environment", {}), records)
     try:
         heads = read_heads(folder)
@@ -47,18 +47,3 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path}: is damaged, so there is no report of it")
     return found
-
-
-def _records(path: Path) -> list[TurnRecord]:
-    """Every turn once, the later of two; the line that a kill tore is left out."""
-    try:
-        rows = read_objects(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        records = [TurnRecord.from_json(row) for row in rows]
-    except TypeError as error:
-        raise UsageError(f"{path}: is damaged ({error}), so there is no report of it") from None
-    return list({key_of(record): record for record in records}.values())

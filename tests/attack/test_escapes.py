@@ -23,13 +23,13 @@ from chat_fakes import FULL, ScriptedEngine, make_session
 from forked import alone
 
 from loopserve_cli import app
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.chat import start
 from loopserve_cli.chat.repl import step
 from loopserve_cli.chat.session import Attachment, Session
 from loopserve_cli.chat.toolbar import state_line
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.demo.files import demo_model_folder
 
 MARK = "[red]MARK[/red][link=http://e.example]:smile:"
 ACTS = (

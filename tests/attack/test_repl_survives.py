@@ -386,5 +386,5 @@ def test_replay_ends_on_sigterm_as_on_ctrl_c() -> None:
         "            return 130\n"
         "sys.exit(guarded(Command(), []))\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=240)
     assert (ended.returncode, ended.stderr) == (143, b"")

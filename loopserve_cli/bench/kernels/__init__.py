@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.kernels.options import KernelsOptions
@@ -20,48 +21,14 @@ def run_kernels(options: KernelsOptions) -> int:
 
     Raises UsageError for a device or a length that is not there, before anything is timed.
     """
-    import torch
-
-    from loopserve_cli.bench.kernels.grid import GridRun
-    from loopserve_cli.bench.kernels.layers import measure_coverage, overall
-    from loopserve_cli.bench.kernels.summary import summarise
     from loopserve_cli.bench.kernels.tables import print_tables
-    from loopserve_cli.collector import settled
-    from loopserve_cli.environment import describe, load_average
     from loopserve_cli.output import print_document, said_aside
-    from loopserve_cli.policies.prefill import prefill_policy
-    from loopserve_cli.profile import load_profile
 
     say = said_aside()
-    device = pick(options.device)
-    layer, grid = options.layer(device.type), options.grid(device.type)
-    profile = load_profile(PROFILE)
-    if profile.prefill.settings["objective"] != options.objective:
-        profile = profile.with_overrides([f"prefill.objective={options.objective}"])
-    policy = prefill_policy(profile.prefill)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    environment = describe(name) | {"dtype": layer.dtype}
-    # The model first: a length that it does not read is told at once.
-    found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
-    with settled(), torch.no_grad():
-        measured = GridRun(layer, grid, policy, device, options.seed, say).measure()
-    environment["loadavg_end"] = load_average()
-    whole: dict[str, Any] = {
-        "command": {"name": "bench kernels", "argv": sys.argv[1:], "options": as_document(options)},
-        "environment": environment,
-        "layer": asdict(layer),
-        "grid": asdict(grid),
-        "shapes": [shape.facts() for shape in measured],
-        "records": [asdict(timing) for shape in measured for timing in shape.timings],
-        "summary": summarise(measured),
-        "coverage": {
-            "profile": profile.name,
-            "alpha": policy.alpha,
-            "layers": [asdict(part) for part in found],
-            "overall": overall(found),
-        },
-    }
-    title = f"{layer.heads} heads over {layer.groups}, size {layer.size}, {layer.dtype} on {name}"
+    whole = measured(options, say)
+    layer, environment = whole["layer"], whole["environment"]
+    title = f"{layer['heads']} heads over {layer['groups']}, size {layer['size']}, {layer['dtype']}"
+    title += f" on {environment['device']}"
     if options.json:
         print_document(whole)
     else:
@@ -72,6 +39,48 @@ def run_kernels(options: KernelsOptions) -> int:
         draw(whole["summary"], title, options.plot)
         say(f"{options.plot}: plot written")
     return 0
+
+
+def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that was measured, as JSON types."""
+    import torch
+
+    from loopserve_cli.bench.kernels.grid import GridRun
+    from loopserve_cli.bench.kernels.layers import measure_coverage, overall
+    from loopserve_cli.bench.kernels.summary import summarise
+    from loopserve_cli.collector import settled
+    from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.policies.prefill import prefill_policy
+    from loopserve_cli.profile import load_profile
+    from loopserve_kernels.device import device_name
+
+    device = pick(options.device)
+    layer, grid = options.layer(device.type), options.grid(device.type)
+    profile = load_profile(PROFILE)
+    if profile.prefill.settings["objective"] != options.objective:
+        profile = profile.with_overrides([f"prefill.objective={options.objective}"])
+    policy = prefill_policy(profile.prefill)
+    environment = describe(device_name(device)) | {"dtype": layer.dtype}
+    # The model first: a length that it does not read is told at once.
+    found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
+    with settled(), torch.no_grad():
+        shapes = GridRun(layer, grid, policy, device, options.seed, say).measure()
+    environment["loadavg_end"] = load_average()
+    return {
+        "command": {"name": "bench kernels", "argv": sys.argv[1:], "options": as_document(options)},
+        "environment": environment,
+        "layer": asdict(layer),
+        "grid": asdict(grid),
+        "shapes": [shape.facts() for shape in shapes],
+        "records": [asdict(timing) for shape in shapes for timing in shape.timings],
+        "summary": summarise(shapes),
+        "coverage": {
+            "profile": profile.name,
+            "alpha": policy.alpha,
+            "layers": [asdict(part) for part in found],
+            "overall": overall(found),
+        },
+    }
 
 
 def pick(name: str) -> torch.device:
@@ -86,8 +95,7 @@ def pick(name: str) -> torch.device:
 
 def as_document(options: KernelsOptions) -> dict[str, Any]:
     """The options as JSON holds them."""
-    plain = replace(options, plot=None)
-    return asdict(plain) | {"plot": None if options.plot is None else str(options.plot)}
+    return asdict(options) | {"plot": None if options.plot is None else str(options.plot)}
 
 
 __all__ = ["KernelsOptions", "run_kernels"]

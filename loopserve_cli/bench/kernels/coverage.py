@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.executed import first_dense_row
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 ROWS_AT_ONCE = 256
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.bench.kernels.problem import Problem
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, fixed_lines
+from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.executed import causal_entries, executed_entries
 from loopserve_kernels.index import build_index
 

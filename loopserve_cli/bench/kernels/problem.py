@@ -13,7 +13,7 @@ from torch import Tensor
 from loopserve_cli.bench.kernels.options import Layer
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import causal_entries
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 # Scores of a planted offset and of a planted key above the rest, in units of the softmax's exponent.

@@ -17,7 +17,8 @@ from loopserve_cli.bench.kernels.sparse_layer import SparseLayer
 from loopserve_cli.bench.kernels.variant import ATTEND, CHOOSE, DENSE, FLEX, INDEX, OWN_DENSE, Variant
 from loopserve_cli.errors import first_line
 from loopserve_cli.policies.prefill import PrefillPolicy
-from loopserve_kernels.index import Index, build_index
+from loopserve_kernels.index import build_index
+from loopserve_kernels.tile_index import Index
 
 
 @dataclass(frozen=True, slots=True)

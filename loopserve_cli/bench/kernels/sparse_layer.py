@@ -8,8 +8,9 @@ from torch import Tensor
 
 from loopserve_cli.bench.kernels.problem import Problem
 from loopserve_cli.policies.prefill import PrefillPolicy
-from loopserve_kernels.choice import Lines
-from loopserve_kernels.index import Index, make_index
+from loopserve_kernels.chosen_lines import Lines
+from loopserve_kernels.index import make_index
+from loopserve_kernels.tile_index import Index
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from loopserve_cli.engine.loader import LoadedModel
 
 Say = Callable[[str], None]
-# The tables are wider than most.
-PLAIN_WIDTH = 200
 
 
 class Run(Protocol):
@@ -55,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {printable_line(str(error))}; check the path and its permissions", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # what was measured so far is in the document
+        return 130
     return 0
 
 
@@ -74,7 +74,7 @@ def measure(options: RecallOptions | DensityOptions | CompressionOptions, comman
     facts = {"command": command, **model, "seed": options.seed, "versions": found_versions}
     for length in options.lengths:
         run.measure(length)
-    out = output_console(PLAIN_WIDTH)
+    out = output_console()
     for table in run.tables():
         out.print(table)
 
@@ -101,7 +101,7 @@ def opened(options: RecallOptions | DensityOptions | CompressionOptions, say: Sa
 
 def load_reader(options: RecallOptions | DensityOptions) -> tuple[Reader, dict[str, Any]]:
     """The model that is asked for in plain transformers, its name, and how many tokens it was trained on, if known."""
-    from loopserve_cli.demo.files import demo_model_folder
+    from loopserve_cli.bundled_files import demo_model_folder
     from loopserve_cli.demo.weights import load_checkpoint, load_folder
 
     if options.checkpoint is not None:

@@ -76,10 +76,10 @@ class CompressionRun:
         }
 
     def tables(self) -> list[Group]:
-        """Facts, then the other kinds and what was left out."""
-        from loopserve_cli.bench.quality.tables import facts_table, others_table
+        """What was right, and how much was left out."""
+        from loopserve_cli.bench.quality.tables import compression_tables
 
-        return [facts_table(self.combinations, self.options.turns), others_table(self.combinations, self.full)]
+        return compression_tables(self.combinations, self.full)
 
 
 def readers_by_prefill(

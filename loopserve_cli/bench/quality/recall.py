@@ -111,7 +111,7 @@ class RecallRun:
         return {"recall": [{"profile": profile, **recall.to_json()} for (profile, _), recall in self.found.items()]}
 
     def tables(self) -> list[Group]:
-        """One table."""
-        from loopserve_cli.bench.quality.tables import recall_table
+        """Facts, then the kinds of question."""
+        from loopserve_cli.bench.quality.tables import recall_tables
 
-        return [recall_table(self.found)] if self.found else []
+        return recall_tables(self.found)

@@ -8,7 +8,7 @@ from statistics import geometric_mean
 
 from loopserve_cli.measure.compare.shift import Shift, kl_shift
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, ratio_of
-from loopserve_cli.measure.verdict import Verdict, gain, verdict_of
+from loopserve_cli.measure.verdict import Verdict, verdict_of
 from loopserve_cli.stats import TurnRecord, spread_of
 
 TIMES = {"first_token": "ttft_ms", "next_tokens": "tpot_ms"}
@@ -87,7 +87,7 @@ def change_of(names: tuple[str, str], pair: Pair, reference: Pair | None, greedy
         next_tokens=now.next_tokens,
         first_token_beside=beside["first_token"],
         next_tokens_beside=beside["next_tokens"],
-        keys=gain(pair.now, pair.before, "keys_read"),
+        keys=ratio_of(paired(by_place(pair.before, "keys_read"), by_place(pair.now, "keys_read")), timed=False),
         kl=kl_shift(pair.now, pair.before),
         ttft_ms=_of_both(was, now, "ttft_ms"),
         tpot_ms=_of_both(was, now, "tpot_ms"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.compare.change import Change, Figure, Pair, change_of
-from loopserve_cli.measure.compare.other import Other, others
+from loopserve_cli.measure.compare.other import Other, others, some
 from loopserve_cli.measure.compare.past_run import PastRun
 from loopserve_cli.measure.interval import Place
 from loopserve_cli.measure.ratio import place_of
@@ -74,8 +74,8 @@ def check_common(baseline: PastRun, profiles: Sequence[str], places: Iterable[Pl
         raise UsageError(f"{baseline.name}: no profile in common: there {there}, here {here}")
     before = {place_of(record) for record in baseline.records if record.profile in names.values()}
     if not before.intersection(places):
-        dialogues = ", ".join(sorted({place.dialogue for place in before}))
-        raise UsageError(f"{baseline.name}: no turn in common; it is of other dialogues or repeats ({dialogues})")
+        dialogues = some(sorted({place.dialogue for place in before}))
+        raise UsageError(f"{baseline.name}: no turn in common; it holds turns of {dialogues}")
 
 
 def compare_runs(baseline: PastRun, run: PastRun) -> Comparison:

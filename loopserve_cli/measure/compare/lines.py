@@ -78,7 +78,8 @@ def _time(name: str, ratio: Ratio | None, beside: Beside | None, whom: str | Non
     shown = [one for one in (ratio, beside.change if beside else None) if one is not None and not one.shows_nothing]
     if ratio is None or not shown:
         return None
-    return f"{name} {changed(ratio)}" + ("" if beside is None else f" and beside {whom} {changed(beside.change)}")
+    more = "" if beside is None else f"; beside {whom} {in_words(beside.change)}, {span(beside.change)}"
+    return f"{name} {in_words(ratio)} ({span(ratio)}{more})"
 
 
 def _figure(name: str, figure: Figure, show: Callable[[float | None], str]) -> str | None:
@@ -88,15 +89,24 @@ def _figure(name: str, figure: Figure, show: Callable[[float | None], str]) -> s
 
 
 def changed(ratio: Ratio | None, more: str = "faster", less: str = "slower") -> str:
-    """How many times faster or slower, as a number above 1 with its interval; or that nothing is shown."""
-    if ratio is None:
-        return UNKNOWN
+    """How many times faster or slower, or that nothing is shown, with the interval."""
+    return UNKNOWN if ratio is None else f"{in_words(ratio, more, less)} ({span(ratio)})"
+
+
+def in_words(ratio: Ratio, more: str = "faster", less: str = "slower") -> str:
+    """The change as a number above 1, where the interval leaves one."""
+    if ratio.low is not None and ratio.shows_nothing:
+        return "as before"
+    return f"{plain(ratio.ratio)}x {more}" if ratio.ratio >= 1 else f"{plain(1 / ratio.ratio)}x {less}"
+
+
+def span(ratio: Ratio) -> str:
+    """The interval of what `in_words` says."""
     if ratio.low is None or ratio.high is None:
-        return f"{_times(ratio.ratio, more, less)} (one turn: no interval)"
-    if ratio.shows_nothing:
-        return f"as before ({plain(ratio.low)} to {plain(ratio.high)})"
-    bounds = (ratio.low, ratio.high) if ratio.ratio >= 1 else (1 / ratio.high, 1 / ratio.low)
-    return f"{_times(ratio.ratio, more, less)} ({plain(bounds[0])} to {plain(bounds[1])})"
+        return "one turn: no interval"
+    turned = ratio.ratio < 1 and not ratio.shows_nothing
+    low, high = (1 / ratio.high, 1 / ratio.low) if turned else (ratio.low, ratio.high)
+    return f"{plain(low)} to {plain(high)}"
 
 
 def keys_changed(ratio: Ratio | None) -> str:
@@ -111,7 +121,3 @@ def kl_changed(shift: Shift | None) -> str:
     if shift.low is None or shift.high is None:
         return f"{signed(shift.mean)} (one turn: no interval)"
     return f"{'as before' if shift.shows_nothing else signed(shift.mean)} ({signed(shift.low)} to {signed(shift.high)})"
-
-
-def _times(ratio: float, more: str, less: str) -> str:
-    return f"{plain(ratio)}x {more}" if ratio >= 1 else f"{plain(1 / ratio)}x {less}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from loopserve_cli.measure.fingerprint import differences
 # Hashes of a model tell that it changed, and nothing else that a person could read.
 HASHED = {"config": "configuration", "weights": "weights", "tokenizer": "tokenizer or chat template"}
 EXPLAINING = ("settings", "versions", "machine")
-# They stand in the model's and the device's own lines, as what was found there.
-TOLD_ELSEWHERE = ("settings.model ", "settings.dtype ", "settings.device ", "settings.quant ")
+LABELS = {"machine": "the machine's "}
+# Of the settings: what the model and the device turned out to be stands in lines of their own.
+TOLD_ELSEWHERE = ("model", "dtype", "device", "quant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ def others(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[
     yield from _profiles(before, now, names)
     for name in EXPLAINING:
         was, is_now = _both(before, now, name)
-        for text in differences({name: was}, {name: is_now}):
-            if not text.startswith(TOLD_ELSEWHERE):
-                yield Other(text.removeprefix("settings."))
+        shared = [key for key in was if key in is_now and key not in TOLD_ELSEWHERE]
+        for text in differences({key: was[key] for key in shared}, {key: is_now[key] for key in shared}):
+            yield Other(f"{LABELS.get(name, '')}{text}")
 
 
 def _both(before: PastRun, now: PastRun, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -61,13 +62,11 @@ def _dialogues(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[O
     was, now = facts
     changed = [name for name in now if name in was and was[name] != now[name]]
     if changed:
-        what = f"dialogue {changed[0]}" if len(changed) == 1 else f"{len(changed)} dialogues, {changed[0]} among them,"
-        yield Other(f"{what} changed: cut elsewhere, or other words", incomparable=True)
+        yield Other(f"changed, cut elsewhere or of other words: dialogue {some(changed)}", incomparable=True)
     for one, other, said in ((was, now, "earlier"), (now, was, "later")):
         alone = [name for name in one if name not in other]
         if alone:
-            what = f"dialogue {alone[0]}" if len(alone) == 1 else f"{len(alone)} dialogues, {alone[0]} among them,"
-            yield Other(f"only the {said} run has {what.removesuffix(',')}")
+            yield Other(f"only the {said} run has dialogue {some(alone)}")
 
 
 def _profiles(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[Other]:
@@ -86,3 +85,8 @@ def _profiles(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterat
 def _settings(was: Any, now: Any) -> Iterator[str]:
     for text in differences(was, now):
         yield text.replace(".settings.", ".", 1)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of them, and how many there are beside it."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"

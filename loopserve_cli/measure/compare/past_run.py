@@ -17,6 +17,8 @@ from loopserve_cli.stats import TurnRecord
 
 # Of where a run was measured, what may explain that it was faster or slower.
 MACHINE = ("platform", "cpu", "cores", "cores_usable", "memory_bytes", "torch_threads", "cuda")
+# Of what was asked for, what a document tells that holds no fingerprints.
+SETTINGS = ("sampling", "history", "max_turns", "special_tokens", "fidelity")
 # What every record says of its run, for one that left nothing else.
 OF_RECORDS = ("model", "dtype", "quant")
 
@@ -52,8 +54,7 @@ def read_run(path: Path) -> PastRun:
     lines = list(_lines(file))
     whole = lines[0] if len(lines) == 1 and isinstance(lines[0].get("records"), list) else None
     if whole is None:
-        beside = file.parent / RUN
-        told = _json(beside) if file.name == RECORDS and beside.exists() else {}
+        told = told_in(file.parent) if file.name == RECORDS else {}
     else:
         told, lines = whole, whole["records"]
     records = _records(file, lines)
@@ -62,15 +63,28 @@ def read_run(path: Path) -> PastRun:
     return PastRun(str(path), records, facts_of(told, records), _greedy(told))
 
 
+def told_in(folder: Path) -> dict[str, Any]:
+    """What a run told as it began, nothing where it did not; raises UsageError for what is damaged."""
+    path = folder / RUN
+    try:
+        data = json.loads(_read(path)) if path.exists() else {}
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: is damaged; remove it to compare by the records alone")
+    return data
+
+
 def facts_of(told: Mapping[str, Any], records: Iterable[TurnRecord]) -> dict[str, Any]:
     """What a run is of: what it told as it began, and of what it did not, what its records say."""
     first = next(iter(records), TurnRecord())
     known = {name: getattr(first, name) for name in OF_RECORDS}
     facts: dict[str, Any] = {"model": known, "device": first.device, "versions": first.versions}
-    facts |= {name: value for name, value in _table(told, "fingerprints").items() if value}
-    environment = _table(told, "environment")
+    options, environment = _table(_table(told, "command"), "options"), _table(told, "environment")
+    facts["settings"] = {name: options[name] for name in SETTINGS if name in options}
     facts["machine"] = {name: environment[name] for name in MACHINE if name in environment}
-    return facts
+    facts |= _table(told, "fingerprints")
+    return {name: value for name, value in facts.items() if value}
 
 
 def _greedy(told: Mapping[str, Any]) -> bool | None:
@@ -97,16 +111,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(data, dict):
             raise _no_turn(path, number)
         yield data
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(_read(path))
-    except (ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: is damaged; remove it to compare by the records alone")
-    return data
 
 
 def _read(path: Path) -> bytes:

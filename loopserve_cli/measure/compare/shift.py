@@ -36,11 +36,14 @@ def kl_shift(own: Iterable[TurnRecord], before: Iterable[TurnRecord]) -> Shift |
     if not places:
         return None
     weights = {place: (now[place][1] + was[place][1]) / 2 for place in places}
-    mean_weight = math.fsum(weights.values()) / len(weights)
-    shifts = {place: (now[place][0] - was[place][0]) * weights[place] / mean_weight for place in places}
-    bounds = interval(shifts)
+    all_tokens = math.fsum(weights.values())
+    shifts = {place: now[place][0] - was[place][0] for place in places}
+    mean = math.fsum(shifts[place] * weights[place] for place in places) / all_tokens
+    # A weighted mean is a ratio of two sums; around it, each turn moves it by its weight's share of its deviation.
+    shares = {place: weights[place] * len(places) / all_tokens for place in places}
+    bounds = interval({place: mean + shares[place] * (shifts[place] - mean) for place in places}, timed=False)
     low, high = (None, None) if bounds is None else bounds
-    return Shift(math.fsum(shifts.values()) / len(shifts), low, high, len(shifts))
+    return Shift(mean, low, high, len(places))
 
 
 def _kl(records: Iterable[TurnRecord]) -> Mapping[Place, tuple[float, int]]:

@@ -69,8 +69,7 @@ def _slower(name: str, figure: Figure, ratio: Ratio | None) -> Iterator[str]:
 
 def _slower_beside(name: str, beside: Beside | None) -> Iterator[str]:
     if beside is not None and _is_worse(beside.change):
-        gained = f"{times(beside.now)} full's, baseline {times(beside.before)}"
-        yield f"{name} beside full is {gained}: {changed(beside.change)}"
+        yield f"{name} beside full is {times(beside.now)}, baseline {times(beside.before)}: {changed(beside.change)}"
 
 
 def _both(figure: Figure, show: Callable[[float | None], str]) -> str:

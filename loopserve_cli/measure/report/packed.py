@@ -5,6 +5,20 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Code in the page, and the hash that lets it run."""
+
+    text: str
+    source: str
+
+    @classmethod
+    def of(cls, code: str) -> Packed:
+        """The code, compressed."""
+        return cls(packed(code), source_hash(code))
 
 
 def packed(text: str) -> str:

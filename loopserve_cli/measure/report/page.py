@@ -10,7 +10,7 @@ from loopserve_cli.measure.report import by_head, by_turn, charts
 from loopserve_cli.measure.report.facts import command_line, options_rows, profile_facts, rows_of
 from loopserve_cli.measure.report.marks import mark
 from loopserve_cli.measure.report.packed import packed, source_hash
-from loopserve_cli.measure.verdict import verdict_from_json
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_lines import sentence
 from loopserve_cli.measure.verdict_table import LEGEND, known_columns
 from loopserve_cli.stats import TurnRecord
@@ -35,11 +35,11 @@ def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -
     environment = _environment()
     return environment.get_template(NAME).render(
         title=_title(document, by_name),
-        policy=f"default-src 'none'; script-src {source_hash(code)} {source_hash(library)}; "
+        policy=f"default-src 'none'; script-src {source_hash(code)} {library.source}; "
         "style-src 'unsafe-inline'; img-src data: blob:",
         style=_source("report.css"),
         code=code,
-        library=packed(library),
+        library=library.text,
         data=packed(json.dumps(_data(profiles, shown, known), separators=(",", ":"), ensure_ascii=False)),
         profiles=[(number, name, mark(number)) for number, name in enumerate(profiles)],
         measures=[(measure, measure.key in known) for measure in by_turn.MEASURES],
@@ -126,7 +126,7 @@ def _heat_profiles(dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[st
 def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     """The sentences, and the table with its legend, as they are printed."""
     rows = [row["verdict"] for row in document["summary"].values() if row.get("verdict")]
-    verdicts = [verdict_from_json(row) for row in rows]
+    verdicts = [Verdict.from_json(row) for row in rows]
     verdicts.sort(key=lambda verdict: verdict.against is not None)
     columns = known_columns(verdicts)
     against = next((verdict.against for verdict in verdicts if verdict.against), None)

@@ -11,14 +11,16 @@ from torch import Tensor
 from loopserve_cli.heads import HeadFigures
 from loopserve_cli.policies.prefill.base import PrefillPolicy
 from loopserve_cli.policies.prefill.chosen import ChosenLines
-from loopserve_cli.policies.prefill.costs import Costs, costs_for
+from loopserve_cli.policies.prefill.costs import Costs
+from loopserve_cli.policies.prefill.device_costs import costs_for
 from loopserve_cli.policies.prefill.heads import head_figures
 from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
-from loopserve_cli.profiling import Spans
+from loopserve_cli.timers import Spans
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
-from loopserve_kernels.index import Index, make_index
+from loopserve_kernels.index import make_index
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from loopserve_cli.profiling import Meter, Stopwatch
+from loopserve_cli.memory_meter import Meter
+from loopserve_cli.timers import Stopwatch
 
 TWO = (torch.device("cuda", 0), torch.device("cuda", 1))
 

@@ -1,26 +1,25 @@
-"""A dialogue: messages on one side, the engine's token ids on the other, and the template between them.
+"""A growing dialogue: what is said, asked, taken back and put in its place.
 
 Every turn the whole dialogue is rendered with the chat template, and the ids the engine already holds
-are compared with it: what agrees stays, what differs is rolled back, and only the rest is fed. So undo,
-edit, a changed system prompt, a recorded answer in place of a generated one, and templates that rewrite
-earlier turns (Qwen3 drops old thinking) are all one mechanism, and a resumed dialogue is fed exactly as
-one that never stopped.
+are compared with it (see `prefix`). So undo, edit, a changed system prompt, a recorded answer in place of a
+generated one, and templates that rewrite earlier turns (Qwen3 drops old thinking) are all one mechanism, and a
+resumed dialogue is fed exactly as one that never stopped.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.conversation.prefix import CachedPrefix, Segment, common_prefix
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.template import Template
 from loopserve_cli.template.clock import parse_date
@@ -29,12 +28,6 @@ from loopserve_cli.transcript.read import to_stderr
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
     from loopserve_cli.profile import Profile
-
-
-# Two dialogues agree in what the template writes first, and a saved cache is read whole or not at all.
-LEAST_SHARE = 0.1
-
-T = TypeVar("T")
 
 
 class Conversation:
@@ -63,7 +56,7 @@ class Conversation:
         self.template = self._template(date)
         self.id = conversation_id or uuid.uuid4().hex[:12]
         self.messages: list[Message] = []
-        self._begins: dict[int, int] = {}  # by turns before it, what the engine held when a turn began
+        self._prefix = CachedPrefix(engine)
         self.set_system(system)
         engine.reset()
 
@@ -121,13 +114,12 @@ class Conversation:
         self.messages.append(Message("user", text))
         try:
             new_ids, rolled_back = self._reconcile(generation_prompt=True)
-            self._begins[self.turns - 1] = len(self.engine.tokens)
+            self._prefix.begin_turn(self.turns - 1)
             segments = self._segments(new_ids)
             # The end of the last answer goes with the question; whole turns that were lost go before it.
             if len([begins for begins, _ in segments if begins]) > 1:
                 *lost, (_, new_ids) = segments
-                for begins, part in lost:
-                    self._feed(begins, part)
+                self._prefix.feed(lost)
             tokenize_ms = (time.perf_counter() - submitted) * 1e3
             answer: list[str] = []
             thoughts: list[str] = []
@@ -153,7 +145,7 @@ class Conversation:
                 yield replace(event, record=record)
         finally:
             self.messages = before
-            self._return_to(self.turns)
+            self._prefix.return_to(self.turns)
 
     def replace_answer(self, text: str, reasoning: str | None = None) -> None:
         """Put a recorded answer, and what was thought before it, in place of the generated one and prefill it.
@@ -186,21 +178,12 @@ class Conversation:
     def prefill(self) -> None:
         """Feed what the engine does not hold yet, without generating; nothing is fed before the first message."""
         if self._begun:
-            for begins, part in self._segments(self._reconcile(generation_prompt=False)[0]):
-                self._feed(begins, part)
+            self._prefix.feed(self._segments(self._reconcile(generation_prompt=False)[0]))
 
     def prefill_progress(self) -> Iterator[PrefillProgress]:
         """As `prefill`, with progress in tokens of the whole dialogue; closed early, it keeps what was fed."""
-        if not self._begun:
-            return
-        new_ids, _ = self._reconcile(generation_prompt=False)
-        total = len(self.engine.tokens) + len(new_ids)
-        for begins, part in self._segments(new_ids):
-            if begins:
-                self.engine.begin_segment()
-            held = len(self.engine.tokens)
-            for progress in self.engine.feed_progress(part):
-                yield PrefillProgress(held + progress.done, total)
+        if self._begun:
+            yield from self._prefix.feed_progress(self._segments(self._reconcile(generation_prompt=False)[0]))
 
     def take_up(self, path: Path) -> int:
         """Hold what a saved cache has of this dialogue, as far as they agree; how many tokens, 0 if as many are held.
@@ -208,25 +191,20 @@ class Conversation:
         Raises LoopserveError, in one line, for a file that is damaged or another model's, or has little of it.
         """
         full = self.template.ids(self.messages, generation_prompt=False, limit=self.engine.context_limit)
-        saved = self.engine.saved(path)
-        agreed = common_prefix(saved.tokens, full)
-        if agreed < LEAST_SHARE * len(saved.tokens):
-            raise LoopserveError(f"{path}: only {agreed:,} of its {len(saved.tokens):,} tokens are of this dialogue")
-        if agreed <= common_prefix(self.engine.tokens, full):
-            return 0
-        self.engine.restore(saved)
-        self._roll_back(full)
-        return agreed
+        return self._prefix.take_up(path, full)
 
     def settle(self) -> int:
         """Forget what the engine holds beyond the dialogue as it is now; how many tokens that were."""
-        return self._roll_back(self.template.ids(self.messages, generation_prompt=False) if self._begun else [])
+        return self._prefix.roll_back(self._ids())
 
     @property
     def missing(self) -> int:
         """How many tokens of the dialogue so far the engine does not hold."""
-        full = self.template.ids(self.messages, generation_prompt=False) if self._begun else []
-        return len(full) - common_prefix(self.engine.tokens, full)
+        return self._prefix.missing(self._ids())
+
+    def _ids(self) -> list[int]:
+        """The whole dialogue as the template writes it; nothing before the first message."""
+        return self.template.ids(self.messages, generation_prompt=False) if self._begun else []
 
     @contextmanager
     def aside(self, profile: Profile | None = None) -> Iterator[None]:
@@ -234,13 +212,12 @@ class Conversation:
 
         See `Engine.aside`: another profile has the same tier, which does not evict.
         """
-        messages, begins, held = list(self.messages), dict(self._begins), list(self.engine.tokens)
-        try:
-            with self.engine.aside(profile):
+        messages = list(self.messages)
+        with self._prefix.aside(profile):
+            try:
                 yield
-        finally:
-            self.messages, self._begins = messages, begins
-            self._roll_back(held)  # a tier that evicts has the detour in its store still
+            finally:
+                self.messages = messages
 
     def begin_turn_anew(self) -> str | None:
         """Be as before the last turn was asked, its message's first token fed by the next; its text, None without one.
@@ -252,43 +229,12 @@ class Conversation:
         began = self.began()[-1]
         text = self.undo()
         if began < len(self.engine.tokens):
-            self._rewind(began)
+            self._prefix.rewind(began)
         return text
 
     def began(self) -> list[int]:
-        """Of every turn, how many of the tokens that the engine holds come before it; ascending.
-
-        Where turns are frozen it is where they began to be read. Else only the last one's beginning is known so, and
-        the others' are where the template writes them, which a changed system prompt or a resume does not move.
-        """
-        asked = [place for place, message in enumerate(self.messages) if message.role == "user"]
-        found: list[int] = []
-        for turn, place in enumerate(asked):
-            known = self._begins.get(turn) if self.engine.freezes or turn == len(asked) - 1 else None
-            if known is None:
-                known = len(self.template.ids(self.messages[:place], generation_prompt=False)) if turn else 0
-            found.append(min(known, len(self.engine.tokens)))
-        return found
-
-    def _feed(self, begins: bool, ids: list[int]) -> None:
-        if begins:
-            self.engine.begin_segment()
-        self.engine.feed(ids)
-
-    def _segments(self, new_ids: list[int]) -> list[tuple[bool, list[int]]]:
-        """What is to be fed, and whether a turn begins with it: one piece, or one per turn that the engine freezes."""
-        held = len(self.engine.tokens)
-        cuts: list[int] = []
-        if self.engine.freezes:
-            asked = [place for place, m in enumerate(self.messages) if m.role == "user" and not m.forgotten]
-            for place in reversed(asked[1:]):
-                cut = len(self.template.ids(self.messages[:place], generation_prompt=False)) - held
-                if cut < 0:
-                    break
-                cuts.append(cut)
-        ends = [*reversed(cuts), len(new_ids)]
-        turns = [(True, new_ids[first:last]) for first, last in itertools.pairwise(ends)]
-        return [(False, new_ids[: ends[0]]), *turns] if ends[0] else turns
+        """Of every turn, how many of the tokens that the engine holds come before it; ascending."""
+        return self._prefix.began(self.template, self.messages)
 
     def undo(self) -> str | None:
         """Take back the last exchange and forget its keys; returns its user text, or None if there was none."""
@@ -297,64 +243,28 @@ class Conversation:
             return None
         text = self.messages[last].content
         self.messages = self.messages[:last]
-        held = self._begun and self.engine.tokens  # else a dialogue that is too long is tokenised for nothing
-        self._roll_back(self.template.ids(self.messages, generation_prompt=False) if held else [])
-        self._return_to(self.turns)
+        # Where nothing is held a dialogue that is too long would be tokenised for nothing.
+        self._prefix.roll_back(self._ids() if self.engine.tokens else [])
+        self._prefix.return_to(self.turns)
         return text
 
     def load(self, messages: list[Message]) -> None:
         """Replace the whole dialogue; what the engine holds of it already is kept."""
         agreed = messages[: common_prefix(self.messages, messages)]
         self.messages = list(messages)
-        self._return_to(sum(m.role == "user" for m in agreed))
+        self._prefix.return_to(sum(m.role == "user" for m in agreed))
 
     def clear(self) -> None:
         """Forget everything but the system prompt and the tools; the dialogue that begins has a new date."""
         self.messages = self.messages[:1] if self.system is not None else []
-        self._begins.clear()
         self.begin(tools=self.tools)
-        self.engine.reset()
+        self._prefix.clear()
 
     def _reconcile(self, generation_prompt: bool) -> tuple[list[int], int]:
         """Roll the engine back to where it agrees with the template; the ids to feed and how many were undone."""
         full = self.template.ids(self.messages, generation_prompt, self.engine.context_limit)
-        rolled_back = self._roll_back(full[:-1] if generation_prompt else full)
+        rolled_back = self._prefix.roll_back(full[:-1] if generation_prompt else full)
         return full[len(self.engine.tokens) :], rolled_back
 
-    def _return_to(self, turns: int) -> None:
-        """Be as before the turn after so many began, if there was one: the end of the answer before it is fed again.
-
-        A profile that leaves something out judges by what a turn feeds, so a detour must not leave a part of it in
-        the store. Full attention does not care, and keeps what it has.
-        """
-        begin = self._begins.get(turns, len(self.engine.tokens))
-        self._begins = {turn: held for turn, held in self._begins.items() if turn < turns}
-        if begin < len(self.engine.tokens) and not self.engine.profile.attends_to_everything:
-            self._rewind(begin)
-
-    def _rewind(self, length: int) -> None:
-        """Shorten the engine's store; where turns are frozen, to where the one that holds token `length` began.
-
-        What was noted of a turn's first half is not what is noted of all of it, so judged by that half a detour would
-        leave its trace in what is kept. The turn is read anew.
-        """
-        self.engine.rewind(length)
-        if self.engine.freezes:
-            self.engine.rewind(self.engine.turn_began)
-
-    def _roll_back(self, full: list[int]) -> int:
-        """Shorten the engine's store to its common prefix with `full`; returns how many tokens went."""
-        held = len(self.engine.tokens)
-        common = common_prefix(self.engine.tokens, full)
-        if common < held:
-            self._rewind(common)
-            self._begins = {turn: min(begin, common) for turn, begin in self._begins.items()}
-        return held - len(self.engine.tokens)
-
-
-def common_prefix(left: list[T], right: list[T]) -> int:
-    """How many leading items agree."""
-    shorter = min(len(left), len(right))
-    if left[:shorter] == right[:shorter]:
-        return shorter
-    return next(i for i in range(shorter) if left[i] != right[i])
+    def _segments(self, new_ids: list[int]) -> list[Segment]:
+        return self._prefix.segments(self.template, self.messages, new_ids)

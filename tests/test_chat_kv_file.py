@@ -11,7 +11,7 @@ from chat_fakes import FULL, ScriptedEngine, dialogue_of, engine_of, make_sessio
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from loopserve_cli.chat import kept, run, start
+from loopserve_cli.chat import kv_file, run, start
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.session import Session
@@ -190,7 +190,7 @@ def test_tab_knows_what_save_takes() -> None:
 
 @pytest.mark.parametrize("name", ["talk.jsonl", "talk", "a.b.jsonl"])
 def test_the_cache_lies_beside_its_transcript(name: str) -> None:
-    path = kept.beside(Path("folder") / name)
+    path = kv_file.beside(Path("folder") / name)
     assert path.parent == Path("folder") and path.name.endswith(".kv.safetensors")
     assert path.name.startswith(name.removesuffix(".jsonl"))
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.nearest import hint
 
+DEMO = Path(__file__).parent / "demo"
 TRANSCRIPTS = {"demo": "demo.jsonl", "demo:long": "long.jsonl", "demo:xlong": "xlong.jsonl"}
 
 
 def transcripts_folder() -> Path:
     """Where the bundled dialogues lie."""
-    return Path(__file__).parent / "transcripts"
+    return DEMO / "transcripts"
 
 
 def bundled_path(name: str) -> Path:
@@ -25,7 +26,7 @@ def bundled_path(name: str) -> Path:
 
 def demo_model_folder() -> Path:
     """The folder of the demo model; raises ModelError when it is not there."""
-    folder = Path(__file__).parent / "model"
+    folder = DEMO / "model"
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
             f"the demo model is missing from {folder}; install loopserve again, or train it with"

@@ -20,7 +20,7 @@ from loopserve_cli.policies.keep import keep_policy
 from loopserve_cli.profile import Profile
 
 
-class Held:
+class DialogueState:
     """One dialogue's state. `decode` is the decoding of the turn that is open, or the next one's."""
 
     def __init__(
