@@ -15,7 +15,7 @@ from loopserve_cli.examples import EXAMPLES
 RUNS = (
     "chat.run",
     "replay.run",
-    "replay.report.run",
+    "replay.report_command.run",
     "replay.compare.run",
     "transcript.convert",
     "doctor.run",
