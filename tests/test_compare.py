@@ -190,6 +190,12 @@ def test_what_is_not_the_same_is_named_and_another_model_or_device_is_a_warning(
         "the model's weights changed"
     ]
     assert not compare_runs(past(records(), **facts), past(records(), device="cpu")).others
+    here, there = ({"server": {"url": f"http://{host}/v1", "model": model}} for host, model in (("a", "m"), ("b", "n")))
+    found = compare_runs(past(records(), endpoints=here), past(records(), endpoints=there | {"new": {}})).others
+    assert [(one.text, one.incomparable) for one in found] == [
+        ("endpoint server.url was http://a/v1 and is http://b/v1", False),
+        ("endpoint server.model was m and is n", True),
+    ]
 
 
 def test_the_table_holds_every_figure_of_both() -> None:

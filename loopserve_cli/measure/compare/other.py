@@ -34,6 +34,7 @@ def others(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[
     device = before.facts.get("device"), now.facts.get("device")
     if None not in device and device[0] != device[1]:
         yield Other(f"device was {device[0]} and is {device[1]}", incomparable=True)
+    yield from _endpoints(_both(before, now, "endpoints"))
     yield from _dialogues(_both(before, now, "dialogues"))
     yield from _profiles(before, now, names)
     for name in EXPLAINING:
@@ -60,6 +61,14 @@ def _model(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other
     if "model" not in shared and "dtype" not in shared and "quant" not in shared:
         for name in shared:
             yield Other(f"the model's {HASHED[name]} changed", incomparable=True)
+
+
+def _endpoints(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
+    """Of servers that both runs asked, another model cannot be compared; another address may be the same server."""
+    was, now = facts
+    shared = [name for name in was if name in now]
+    for text in differences({name: was[name] for name in shared}, {name: now[name] for name in shared}):
+        yield Other(f"endpoint {text}", incomparable=".model was " in text)
 
 
 def _dialogues(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
