@@ -207,7 +207,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("loopserve_cli.measure.report", "page"),
+        loader=PackageLoader("loopserve_cli.measure.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -218,4 +218,4 @@ def _environment() -> Environment:
 def _source(name: str) -> str:
     from importlib.resources import files
 
-    return files("loopserve_cli.measure.report").joinpath("page", name).read_text(encoding="utf-8")
+    return files("loopserve_cli.measure.report").joinpath("assets", name).read_text(encoding="utf-8")
