@@ -16,7 +16,7 @@ RUNS = (
     "chat.run",
     "replay.run",
     "replay.report_command.run",
-    "measure.compare.run",
+    "replay.compare.run",
     "transcript.convert",
     "doctor.run",
     "models.run",
