@@ -22,7 +22,7 @@ from loopserve_cli.engine.events import Event, TurnDone
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.heads import HeadFigures
 from loopserve_cli.measure.figures import number
-from loopserve_cli.measure.report import middle
+from loopserve_cli.measure.report import dialogues, middle, saved
 from loopserve_cli.measure.report import page as page_module
 from loopserve_cli.measure.report.by_turn import MEASURES
 from loopserve_cli.measure.report.marks import COLOURS, mark
@@ -154,8 +154,8 @@ def test_several_dialogues_have_their_own_figures_and_those_of_all() -> None:
 
 
 def test_a_run_of_very_many_dialogues_stays_small_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 1_050)
-    monkeypatch.setattr(page_module, "MOST_SAVED", 1_000)
+    monkeypatch.setattr(dialogues, "MOST", 1_050)
+    monkeypatch.setattr(saved, "MOST", 1_000)
     found = Page(page(made(dialogues=[f"talk {n}" for n in range(40)], repeats=1)))
     shown = len(found.data["dialogues"])
     assert 1 < shown < 41
@@ -264,8 +264,16 @@ def test_a_measure_that_was_not_taken_has_no_figure() -> None:
 def test_failed_turns_are_listed_and_drawn_nowhere() -> None:
     found = Page(page(made(more=[record("talk", 5, "full", ttft_ms=9.0, error="out of memory")])))
     assert ["talk", "5", "full", "1", "out of memory"] in [row for table in found.tables for row in table]
-    assert "Failed turns (1)" in found.text
+    assert "Failed turns (1)" in found.text and "more failed turns" not in found.text
     assert found.data["dialogues"][0]["series"]["turns"] == [1, 2, 3, 4]
+
+
+def test_of_very_many_failed_turns_the_page_lists_some_and_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "MOST_FAILED", 2)
+    failed = [record("talk", turn, "full", error=f"broke {turn}") for turn in (5, 6, 7)]
+    found = Page(page(made(turns=1, more=failed)))
+    assert "broke 6" in found.text and "broke 7" not in found.text
+    assert "Failed turns (3)" in found.text and "1 more failed turns are in the records" in found.text
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 1), (5, 1), (6, 1), (8, 1), (9, 2), (25, 8), (100, 40)])
