@@ -15,7 +15,7 @@ from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
 from loopserve_cli.engine.feed import Feed
 from loopserve_cli.engine.finite import undone_unless_numbers
-from loopserve_cli.engine.forcing import Given, Start, forced, forcible
+from loopserve_cli.engine.forcing import AnswerStart, ForcedTokens, forced, forcible
 from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.layerwise import Tell
@@ -54,7 +54,7 @@ class Engine:
         self.keeps_heads = False
         # Whether a turn notes where its answer begins, for `force`.
         self.keeps_start = False
-        self.start: Start | None = None
+        self.start: AnswerStart | None = None
         self._underway = Underway()
         self._state = DialogueState(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
         self._begin_under(profile)
@@ -294,5 +294,5 @@ class Engine:
         ids = forcible(ids, self.start.tokens, len(self.tokens), self.context_limit, self._prefiller.lengths)
         if ids:
             with self.aside(within_turn=True):
-                forced(self.start, Given(ids, self._runtime.device, see), self._state, self._stepper)
+                forced(self.start, ForcedTokens(ids, self._runtime.device, see), self._state, self._stepper)
         return len(ids)
