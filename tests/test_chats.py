@@ -17,7 +17,7 @@ import pytest
 from loopserve_cli import app
 from loopserve_cli.chat import resumed
 from loopserve_cli.chats import found, report
-from loopserve_cli.chats.found import Saved, look, named, newest, saved_files
+from loopserve_cli.chats.listing import Saved, look, named, newest, saved_files
 from loopserve_cli.chats.report import moment
 from loopserve_cli.chats.search import search
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
