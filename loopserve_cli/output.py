@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from rich import box
@@ -57,11 +57,16 @@ def teller() -> Callable[[str], None]:
     return say
 
 
-def new_table(heads: Iterable[str] = ()) -> Table:
-    """A table in the common look, without rows: columns of figures on the right, those with WORDS on the left."""
+def new_table(
+    heads: Iterable[str] = (), left: Container[str] = WORDS, rows: Iterable[Iterable[str | Text]] = ()
+) -> Table:
+    """A table in the common look: columns of figures on the right, never folded, those with words on the `left`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
-        table.add_column(head, justify="left" if head in WORDS else "right", no_wrap=True)
+        words = head in left
+        table.add_column(head, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -80,9 +85,3 @@ def print_document(whole: Mapping[str, Any]) -> None:
     json.dump(whole, sys.stdout)
     sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def said_aside() -> Callable[[str], None]:
-    """Prints lines on stderr, dim: what a command is at, which is no part of its answer."""
-    console = CleanConsole(stderr=True)
-    return lambda line: console.print(line, style="dim", soft_wrap=True)

@@ -16,7 +16,7 @@ from loopserve_cli.bench.generate import load_rival
 from loopserve_cli.bench.options import OURS, RIVALS, SYNTHETIC, TurnsOptions
 from loopserve_cli.bench.ours import Loopserve
 from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
-from loopserve_cli.bench.rounds import Rewinding, time_recorded, time_rounds
+from loopserve_cli.bench.rounds import Variant, time_recorded, time_rounds
 from loopserve_cli.bench.summary import FLOOR
 from loopserve_cli.bench.text import check_room, made_up
 from loopserve_cli.errors import UsageError
@@ -36,7 +36,7 @@ class Comparison:
     `full` the one that is full attention, None if none is.
     """
 
-    variants: list[Rewinding]
+    variants: list[Variant]
     prompt: list[int]
     recorded: list[RecordedTurn]
     order: tuple[str, ...]
@@ -69,7 +69,7 @@ def open_comparison(options: TurnsOptions, say: Callable[[str], None]) -> Compar
     answers = max(options.new_tokens, options.turns * options.answer_tokens)
     prompt = recorded[-1].ids if recorded else made_up(loaded, options.tokens or 0, answers)
     engines = {name: Engine(loaded, profile) for name, profile in profiles.items()}
-    variants: list[Rewinding] = [Loopserve(engine, name) for name, engine in engines.items()]
+    variants: list[Variant] = [Loopserve(engine, name) for name, engine in engines.items()]
     exact = [name for name, profile in profiles.items() if profile.attends_to_everything]
     if options.against in RIVALS:
         say("loading the same weights again for transformers, with SDPA")

@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.bench.forms import form_lines
-from loopserve_cli.bench.tables import agreement_line, interval_of, table_of
+from loopserve_cli.bench.tables import agreement_line, interval_of
 from loopserve_cli.measure.figures import NO_DIFFERENCE, NOTHING_SHOWN, mebibytes, number, percent, whole
 from loopserve_cli.measure.spread import middle
 from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_table import verdict_table
-from loopserve_cli.output import output_console, titled, width_of
+from loopserve_cli.output import new_table, output_console, titled, width_of
 
 MOST_COLUMNS = 9
 TIMES = {"ttft": "TTFT", "tpot": "TPOT"}
@@ -30,11 +30,11 @@ def print_comparison(summary: Mapping[str, Any], title: str) -> None:
     for measure, name in TIMES.items():
         console.print(titled(f"{name}, ms, and its ratio to {baseline}'s", times_table(summary, turns, measure)))
     console.print(titled("memory after the longest turn, and agreement", memory_table(summary)))
-    if verdicts := [Verdict.from_json(verdict) for verdict in summary.get("verdicts", ())]:
-        console.print(Text(f"over all turns of the dialogue, against {baseline}", style="bold"))
-        console.print(verdict_table(verdicts, console))
     for line in legend(summary, turns):
         console.print(line)
+    if verdicts := [Verdict.from_json(row) for row in summary.get("verdicts", ())]:
+        console.print(Text(f"over all turns of the dialogue, against {baseline}", style="bold"))
+        console.print(verdict_table(verdicts, console))
 
 
 def legend(summary: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -95,7 +95,7 @@ def times_table(summary: Mapping[str, Any], turns: Sequence[Mapping[str, Any]], 
     heads = [f"{name}\n{length_of(variants):,}" for name, variants in columns]
     names = summary["prompt"]
     rows = ([name_of(name), *(_time(variants.get(name), measure) for _, variants in columns)] for name in names)
-    return table_of(["", *heads], rows)
+    return new_table(("", *heads), rows=rows)
 
 
 def memory_table(summary: Mapping[str, Any]) -> Table:
@@ -111,7 +111,7 @@ def memory_table(summary: Mapping[str, Any]) -> Table:
         keys = [middle(row["keys_read"]), middle(row["keys_stored"])]
         shares = [middle(prompt["density"]), agreement["dialogue"], agreement["prompt"]]
         rows.append([name_of(name), *map(mebibytes, held), *map(whole, keys), *map(percent, shares)])
-    return table_of(["", *heads, "agree\nturns\n%", "agree\nat once\n%"], rows)
+    return new_table(("", *heads, "agree\nturns\n%", "agree\nat once\n%"), rows=rows)
 
 
 def name_of(variant: str) -> str:

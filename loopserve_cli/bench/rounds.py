@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from loopserve_cli.bench.recorded import RecordedTurn
 from loopserve_cli.conversation import common_prefix
@@ -13,10 +13,11 @@ from loopserve_cli.measure.rounds import in_rounds
 
 
 class Variant(Protocol):
-    """One way to run the model. `name` is shown; `dialogues` says whether it also runs the growing dialogue."""
+    """One way to run the model. `name` is shown; `dialogues` says whether it also runs a dialogue that grows."""
 
     name: str
     dialogues: bool
+    rewinds: bool
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
@@ -24,20 +25,11 @@ class Variant(Protocol):
     def turn(self, ids: list[int], new_tokens: int) -> Measured:
         """Answer the dialogue `ids`, feeding only what is not held yet; its record says nothing of its place yet."""
 
-
-class Rewinding(Variant, Protocol):
-    """One that can take back what it answered; `rewinds` says whether it really can."""
-
-    rewinds: bool
-
     def rewind(self, length: int) -> int:
-        """Hold only the first `length` tokens, or fewer where it lost some; how many that is."""
+        """Hold only the first `length` tokens, or fewer where it lost some, and say how many; only if it `rewinds`."""
 
     def feed(self, ids: list[int]) -> None:
         """Hold `ids`, one or more, after what is held, without answering."""
-
-
-Kind = TypeVar("Kind", bound=Variant)
 
 
 def time_rounds(
@@ -61,7 +53,7 @@ def time_rounds(
 
 
 def time_recorded(
-    variants: Sequence[Rewinding],
+    variants: Sequence[Variant],
     turns: Sequence[RecordedTurn],
     new_tokens: int,
     rounds: int,
@@ -72,7 +64,7 @@ def time_recorded(
     A variant that cannot take an answer back runs only the prompt.
     """
 
-    def play(variant: Rewinding, number: int) -> list[Measured]:
+    def play(variant: Variant, number: int) -> list[Measured]:
         if not variant.rewinds:
             return []
         say(f"{variant.name}: {len(turns)} turns")
@@ -82,16 +74,16 @@ def time_recorded(
 
 
 def _time(
-    variants: Sequence[Kind],
+    variants: Sequence[Variant],
     prompt: list[int],
     new_tokens: int,
-    play: Callable[[Kind, int], list[Measured]],
+    play: Callable[[Variant, int], list[Measured]],
     rounds: int,
     say: Callable[[str], None],
 ) -> list[Measured]:
     """A variant that has run gives its memory back before the next one starts."""
 
-    def measure(order: list[Kind], number: int) -> list[Measured]:
+    def measure(order: list[Variant], number: int) -> list[Measured]:
         found: list[Measured] = []
         for variant in order:
             found.append(answered(variant, prompt, new_tokens, "prompt", number, 1))
@@ -123,9 +115,7 @@ def dialogue(variant: Variant, prompt: list[int], turns: int, new_tokens: int, n
     return found
 
 
-def recorded_dialogue(
-    variant: Rewinding, turns: Sequence[RecordedTurn], new_tokens: int, number: int
-) -> list[Measured]:
+def recorded_dialogue(variant: Variant, turns: Sequence[RecordedTurn], new_tokens: int, number: int) -> list[Measured]:
     """Every turn answered, the answer taken back whole, and the recorded one fed in its place, in nobody's time."""
     said: list[int] = []
     found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -29,23 +29,11 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
         console.print(titled("where the TTFT went, ms", parts_table(summary["prompt"])))
     dialogue = dialogue_table(summary["dialogue"])
     console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
-    for line in verdict_lines(map(Verdict.from_json, summary.get("verdicts", ())), console.width):
-        console.print(line)
     for line in (LEGEND, agreement_line(summary["first_difference"]), *form_lines(summary["generate"])):
         console.print(line)
-
-
-def table_of(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> Table:
-    """A table of figures, right-aligned and never folded, after so many columns of `names`."""
-    table = new_table()
-    for place, head in enumerate(heads):
-        if place < names:
-            table.add_column(head, overflow="fold")
-        else:
-            table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    if verdicts := [Verdict.from_json(row) for row in summary.get("verdicts", ())]:
+        console.print("over all turns of the dialogue", style="bold")
+        console.print("\n".join(verdict_lines(verdicts, console.width)))
 
 
 def prompt_table(rows: Mapping[str, Any]) -> Table:
@@ -60,7 +48,7 @@ def prompt_table(rows: Mapping[str, Any]) -> Table:
             found += ["" if density is None else f"{density:.1%}", whole(middle(row["select_ms"]))]
         return found
 
-    return table_of(heads, ([name, *cells(row)] for name, row in rows.items()))
+    return new_table(heads, rows=([name, *cells(row)] for name, row in rows.items()))
 
 
 def parts_table(rows: Mapping[str, Any]) -> Table:
@@ -79,7 +67,7 @@ def parts_table(rows: Mapping[str, Any]) -> Table:
         return [number(attention), share, number(choosing), of_dense, number(middle(row["rest_ms"]))]
 
     heads = ("", "attention", "of its share", "choosing", "of dense", "rest")
-    return table_of(heads, ([name, *cells(row)] for name, row in rows.items()))
+    return new_table(heads, rows=([name, *cells(row)] for name, row in rows.items()))
 
 
 def dialogue_table(turns: Sequence[Mapping[str, Any]]) -> Table:
@@ -94,7 +82,7 @@ def dialogue_table(turns: Sequence[Mapping[str, Any]]) -> Table:
             row = turn["variants"][name]
             cells += [ranged(row["ttft_ms"]), *([ratio_cell(row, "ttft")] if name != OURS else [])]
         rows.append(cells)
-    return table_of(heads, rows, names=0)
+    return new_table(heads, (), rows)
 
 
 def ratio_cell(row: Mapping[str, Any], time: str) -> str:

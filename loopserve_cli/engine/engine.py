@@ -279,7 +279,7 @@ class Engine:
                 yield from turn.answering(cancelled)
                 record, self.start = turn.record(), turn.start
                 self._note_lines(turn.prefill)
-                yield TurnDone(record, turn.prefill.heads() if self.keeps_heads else None)
+                yield TurnDone(record, turn.heads() if self.keeps_heads else None)
             finally:
                 self._stepper.let_go()  # the reader may close the turn while the next step runs
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from loopserve_cli.measure.ratio import by_place, paired, place_of
 from loopserve_cli.measure.spread import median
-from loopserve_cli.measure.turn_key import TurnKey, key_of
+from loopserve_cli.measure.turn_key import key_of
 from loopserve_cli.stats import TurnRecord
 
 # A turn of a dialogue, by the dialogue's id and the turn's number: it takes about as long in every repeat.
@@ -99,32 +100,26 @@ class Progress:
 
     def so_far(self) -> list[SoFar]:
         """Every profile's row, the first one's first; one without a turn yet has only unknowns."""
-        rows = {profile: self._of(profile) for profile in self.profiles}
-        begun = [row for row in rows.values() if row]
-        common = set.intersection(*map(set, begun)) if begun else set()
-        return [self._row(profile, own, rows[self.profiles[0]], common or set(own)) for profile, own in rows.items()]
-
-    def _of(self, profile: str) -> dict[TurnKey, TurnRecord]:
-        """A profile's turns that did not fail, by a key that is the same for every profile."""
-        found = {key: record for key, record in self._records.items() if key.profile == profile}
-        return {replace(key, profile=None): record for key, record in found.items() if record.error is None}
-
-    def _row(
-        self, profile: str, own: dict[TurnKey, TurnRecord], first: dict[TurnKey, TurnRecord], shared: set[TurnKey]
-    ) -> SoFar:
-        times = [own[key] for key in shared if key in own]
-        pairs = [(first[key], own[key]) for key in own if key in first and own is not first]
-        kl = [record.kl_mean for record in own.values() if record.kl_mean is not None]
-        return SoFar(
-            profile,
-            len(own),
-            median(record.ttft_ms for record in times),
-            median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
-            median(record.tpot_ms for record in times),
-            median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
-            statistics.fmean(kl) if kl else None,
-        )
+        good = [record for record in self._records.values() if record.error is None]
+        of = {profile: [record for record in good if record.profile == profile] for profile in self.profiles}
+        begun = [set(map(place_of, own)) for own in of.values() if own]
+        common = set.intersection(*begun) if begun else set()
+        return [_row(profile, own, of[self.profiles[0]], common) for profile, own in of.items()]
 
 
-def _ratio(first: float | None, other: float | None) -> float | None:
-    return first / other if first is not None and other else None
+def _row(profile: str, own: Sequence[TurnRecord], first: Sequence[TurnRecord], shared: Container[object]) -> SoFar:
+    times = [record for record in own if place_of(record) in shared] or own
+    kl = [record.kl_mean for record in own if record.kl_mean is not None]
+
+    def ratio(measure: str) -> float | None:
+        return None if own is first else median(paired(by_place(first, measure), by_place(own, measure)).values())
+
+    return SoFar(
+        profile,
+        len(own),
+        median(record.ttft_ms for record in times),
+        ratio("ttft_ms"),
+        median(record.tpot_ms for record in times),
+        ratio("tpot_ms"),
+        statistics.fmean(kl) if kl else None,
+    )

@@ -78,13 +78,11 @@ def verdict_table(verdicts: Sequence[Verdict], console: Console) -> Group:
 
 
 def _table(verdicts: Sequence[Verdict], columns: Sequence[Column]) -> Table:
-    table = new_table()
-    table.add_column("profile", overflow="fold")
-    for column in columns:
-        table.add_column(column.name.replace(" ", "\n"), justify="right", no_wrap=True)
-    for verdict in verdicts:
-        table.add_row(Text(verdict.profile), *(column.cell(verdict) for column in columns))
-    return table
+    def cells(verdict: Verdict) -> list[str | Text]:
+        return [Text(verdict.profile), *(column.cell(verdict) for column in columns)]
+
+    heads = ["profile", *(column.name.replace(" ", "\n") for column in columns)]
+    return new_table(heads, ("profile",), map(cells, verdicts))
 
 
 def verdict_markdown(verdicts: Sequence[Verdict]) -> str:

@@ -44,6 +44,9 @@ FIDELITY_COLUMNS: tuple[Column, ...] = (
 )
 
 
+WORDS = ("finish", "error")
+
+
 def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
     """A table per dialogue, a row per turn and profile; with repeats, medians over them."""
     profiles = list(dict.fromkeys(r.profile for r in records))
@@ -58,22 +61,17 @@ def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
         of_dialogue = [r for r in records if r.conversation_id == dialogue]
         title = str(dialogue) + (f", medians of {repeats} repeats" if repeats > 1 else "")
         errors = any(r.error for r in of_dialogue)
-        table = new_table()
-        table.add_column("turn", justify="right")
-        table.add_column("profile")
-        for name, _, _ in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("finish")
-        if errors:
-            table.add_column("error", overflow="fold")
+        rows: list[list[str | Text]] = []
         for turn in sorted({r.turn or 0 for r in of_dialogue}):
             for profile in profiles:
-                rows = [r for r in of_dialogue if (r.turn or 0) == turn and r.profile == profile]
-                if rows:
-                    cells = [show(median(get(r) for r in rows)) for _, get, show in columns]
-                    end = [_joined(r.finish_reason for r in rows)]
-                    end += [_joined(r.error for r in rows)] if errors else []
-                    table.add_row(str(turn), profile or "n/a", *cells, *map(Text, end))
+                own = [r for r in of_dialogue if (r.turn or 0) == turn and r.profile == profile]
+                if own:
+                    cells = [show(median(get(r) for r in own)) for _, get, show in columns]
+                    end = [_joined(r.finish_reason for r in own)]
+                    end += [_joined(r.error for r in own)] if errors else []
+                    rows.append([str(turn), profile or "n/a", *cells, *map(Text, end)])
+        heads = ["turn", "profile", *(name for name, _, _ in columns), *WORDS[: 1 + errors]]
+        table = new_table(heads, ("profile", *WORDS), rows)
         tables.append(titled(title, table))
     return tables
 
@@ -106,21 +104,17 @@ CHOICE_MEASURES = ("select_ms", "density", "coverage")
 def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Group:
     """Each measure, profile under profile, over all turns that did not fail; unmeasured ones are left out."""
     counts = ", ".join(f"{name}: {row['turns']} turns, {row['failed']} failed" for name, row in summary.items())
-    table = new_table()
-    table.add_column("measure")
-    table.add_column("profile")
-    for name in ("mean", "p50", "p90", "p99", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    stats = ("mean", "p50", "p90", "p99")
     # Without a sparse profile, what was chosen says nothing: everything was computed.
     chose = any((row.get("select_ms") or {"mean": 0})["mean"] for row in summary.values())
-    for label, key, show in MEASURES:
-        if key in CHOICE_MEASURES and not chose:
-            continue
-        for profile, row in summary.items():
-            spread = row.get(key)
-            if spread is not None:
-                cells = [show(spread[stat]) for stat in ("mean", "p50", "p90", "p99")]
-                table.add_row(label, profile, *cells, whole(spread["n"]))
+    shown = [measure for measure in MEASURES if chose or measure[1] not in CHOICE_MEASURES]
+    rows = [
+        [label, profile, *(show(row[key][stat]) for stat in stats), whole(row[key]["n"])]
+        for label, key, show in shown
+        for profile, row in summary.items()
+        if row.get(key) is not None
+    ]
+    table = new_table(("measure", "profile", *stats, "n"), ("measure", "profile"), rows)
     return titled(f"summary ({counts})", table)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.decode.options import QUESTION
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.events import TurnDone
+from loopserve_cli.measure.measured import drained
 from loopserve_cli.measure.rounds import in_rounds
 from loopserve_cli.stats import TurnRecord
 
@@ -29,7 +29,6 @@ class Answer:
     """
 
     tokens: int
-    round: int
     open_steps: int
     record: TurnRecord
 
@@ -46,7 +45,7 @@ class Answer:
 
     def as_document(self) -> dict[str, Any]:
         """The answer as JSON holds it."""
-        own = {"tokens": self.tokens, "round": self.round, "open_steps": self.open_steps}
+        own = {"tokens": self.tokens, "round": self.record.repeat, "open_steps": self.open_steps}
         return own | {"step_ms": self.step_ms, "choosing_share": self.choosing_share} | self.record.to_json()
 
 
@@ -88,15 +87,13 @@ def time_length(
 
     def answers(order: list[Engine], number: int) -> Iterator[Answer]:
         for engine in order:
-            record = answer(engine, ids[held : held + QUESTION], new_tokens)
+            record = replace(answer(engine, ids[held : held + QUESTION], new_tokens), repeat=number)
             engine.rewind(held)
-            yield Answer(len(ids), number, open_steps(engine), record)
+            yield Answer(len(ids), open_steps(engine), record)
 
     return in_rounds(engines, rounds, answers, say, what)
 
 
 def answer(engine: Engine, question: list[int], new_tokens: int) -> TurnRecord:
     """The record of one greedy answer."""
-    *_, done = engine.turn(question, SamplingOptions(max_new_tokens=new_tokens))
-    assert isinstance(done, TurnDone)
-    return done.record
+    return drained(engine.turn(question, SamplingOptions(max_new_tokens=new_tokens))).record

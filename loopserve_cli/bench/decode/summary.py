@@ -8,8 +8,7 @@ from typing import Any
 
 from loopserve_cli.bench.decode.bound import Bound
 from loopserve_cli.bench.decode.rounds import Answer
-from loopserve_cli.measure.interval import Place
-from loopserve_cli.measure.ratio import paired, ratio_of
+from loopserve_cli.measure.ratio import paired, place_of, ratio_of
 from loopserve_cli.measure.spread import spread
 
 
@@ -19,7 +18,7 @@ def summarise(answers: Sequence[Answer], profiles: Sequence[str], bound: Bound) 
     for tokens in dict.fromkeys(answer.tokens for answer in answers):
         of = {name: [a for a in answers if (a.tokens, a.record.profile) == (tokens, name)] for name in profiles}
         rows = {name: row_of(own, bound) for name, own in of.items()}
-        steps = {name: {Place("", a.round, tokens): a.step_ms for a in own} for name, own in of.items()}
+        steps = {name: {place_of(a.record): a.step_ms for a in own} for name, own in of.items()}
         for name in profiles[1:]:
             gains = paired(steps[profiles[0]], steps[name])
             most = rows[profiles[0]]["bound_ms"] / rows[name]["bound_ms"]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from loopserve_cli.bench.comparison_tables import name_of
-from loopserve_cli.bench.tables import interval_of, table_of
+from loopserve_cli.bench.tables import interval_of
 from loopserve_cli.measure.figures import (
     NO_DIFFERENCE,
     NOTHING_SHOWN,
@@ -21,7 +21,7 @@ from loopserve_cli.measure.figures import (
     whole,
 )
 from loopserve_cli.measure.spread import middle
-from loopserve_cli.output import output_console, titled
+from loopserve_cli.output import new_table, output_console, titled
 
 HEADS = (
     "TPOT\nms",
@@ -87,4 +87,4 @@ def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
             mebibytes(row["kv_store_host_bytes"]),
         ]
 
-    return table_of(["", *HEADS], ([name_of(name), *cells(row)] for name, row in rows.items()))
+    return new_table(("", *HEADS), rows=([name_of(name), *cells(row)] for name, row in rows.items()))
