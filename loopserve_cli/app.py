@@ -33,6 +33,7 @@ from loopserve_cli.measure.compare.options import CompareOptions, compare_flags
 from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
 from loopserve_cli.profiles_commands import profiles
+from loopserve_cli.replay.endpoint_flags import Beside, endpoint_flags
 from loopserve_cli.replay.flags import Asked, replay_flags
 
 CHAT_TEMPERATURE = 0.7
@@ -117,9 +118,10 @@ def chat(
 
 
 @app.command(epilog=epilog("replay"))
-@takes(asked=replay_flags, model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
+@takes(asked=replay_flags, beside=endpoint_flags, model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
 def replay(
     asked: Asked,
+    beside: Beside,
     model: ModelOptions,
     profiles: tuple[Profile, ...],
     sampling: Sampling,
@@ -127,8 +129,8 @@ def replay(
     strict: Strict = False,
     json: Json = False,
 ) -> int:
-    """Run dialogues again and time every turn, under one profile or several."""
-    options = asked(model, sampling(0.0), profiles)
+    """Run dialogues again and time every turn, under one profile or several, or at a server."""
+    options = beside(asked(model, sampling(0.0), profiles))
     from loopserve_cli.replay import run
 
     return run(replace(options, special_tokens=special_tokens, strict=strict, json=json))
@@ -139,7 +141,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that replay wrote with --out.")],
 ) -> int:
     """Make report.html of a run again: its figures, verdict and records as one page that opens offline."""
-    from loopserve_cli.replay.report import run
+    from loopserve_cli.replay.report_command import run
 
     return run(folder)
 
@@ -148,7 +150,7 @@ def report(
 @takes(options=compare_flags)
 def compare(options: CompareOptions, json: Json = False) -> int:
     """Say what changed from one replay to another beyond noise, turn by turn."""
-    from loopserve_cli.measure.compare import run
+    from loopserve_cli.replay.compare import run
 
     return run(replace(options, json=json))
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import LONGEST, Profile, brief
 from loopserve_cli.shapes import random_shape
@@ -153,7 +154,8 @@ class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
-    of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
+    of a run which is to go on. `endpoints` are servers to measure as well, or alone where there is no profile: then no
+    model is loaded here. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
     a table for an issue or a README. `baseline` is an earlier run, which this one is compared with.
     """
@@ -175,14 +177,22 @@ class ReplayOptions:
     markdown: bool = False
     resume: Path | None = None
     baseline: Path | None = None
+    endpoints: tuple[EndpointOptions, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What turns are recorded under: the profiles, then the servers."""
+        return [profile.name for profile in self.profiles] + [endpoint.called for endpoint in self.endpoints]
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if self.fidelity and not self.profiles:
+            raise UsageError("--fidelity looks at probabilities, which no server tells; give a --profile as well")
         if self.markdown and (self.json or self.turns):
             raise UsageError(f"--markdown shows the verdict alone; drop it, or {'--json' if self.json else '--turns'}")
         if not self.transcripts:
             raise UsageError("no dialogue to replay; give a file, or demo")
-        if not self.profiles:
+        if not self.profiles and not self.endpoints:
             raise UsageError("no profile to replay under; give --profile full")
         if self.history not in HISTORIES:
             raise UsageError(f"unknown --history {self.history!r}; choose one of {', '.join(HISTORIES)}")

@@ -85,9 +85,3 @@ def print_document(whole: Mapping[str, Any]) -> None:
     json.dump(whole, sys.stdout)
     sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def said_aside() -> Callable[[str], None]:
-    """Prints lines on stderr, dim: what a command is at, which is no part of its answer."""
-    console = CleanConsole(stderr=True)
-    return lambda line: console.print(line, style="dim", soft_wrap=True)

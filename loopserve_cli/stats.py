@@ -14,6 +14,8 @@ from typing import Any
 
 from loopserve_cli.record_values import JSON_KINDS, measurable
 
+# The device of turns that a server took: what it ran on is unknown.
+ENDPOINT = "endpoint"
 PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
 
 
@@ -42,6 +44,9 @@ class TurnRecord:
     most likely tokens are the same. diverged_at is the first place where the greedy answer, left to itself, parts from
     full attention's; None where it does not, or it is unknown.
     streamed_bytes is what came from the host's memory to the device to be read (tier host), the prefill's included.
+    Of a server's answer: tokens_counted_by is "server", "tokenizer" (ours, which may differ) or "chunks"; chunks
+    is how many pieces came one after another, and where they are fewer than the tokens, itl_ms are the gaps between
+    pieces. None for local turns.
     """
 
     conversation_id: str | None = None
@@ -59,6 +64,8 @@ class TurnRecord:
     tokens_rolled_back: int | None = None
     tokens_output: int | None = None
     tokens_reasoning: int | None = None
+    tokens_counted_by: str | None = None
+    chunks: int | None = None
     output_text: str | None = None
     reasoning_text: str | None = None
     finish_reason: str | None = None

@@ -61,13 +61,24 @@ def made(
 
 
 def chosen(dialogue: str, profile: str, turn: int, density: float, coverage: float | None = 0.95) -> dict[str, Any]:
-    """A line of heads.jsonl: two layers of three heads, the second layer dense."""
+    """A line of heads.jsonl: two layers of three heads, the second layer dense; decoding read everything."""
+    return left_out(dialogue, profile, turn) | {
+        "layers": [0, 1],
+        "density": [[density] * 3, [1.0] * 3],
+        "coverage": [[coverage] * 3, [1.0 if coverage is not None else None] * 3],
+    }
+
+
+def left_out(dialogue: str, profile: str, turn: int, read: float | None = None) -> dict[str, Any]:
+    """A line of heads.jsonl in which decoding read that share of one layer's keys; prefill left nothing out."""
     return {
         "conversation_id": dialogue,
         "profile": profile,
         "repeat": 1,
         "turn": turn,
-        "layers": [0, 1],
-        "density": [[density] * 3, [1.0] * 3],
-        "coverage": [[coverage] * 3, [1.0 if coverage is not None else None] * 3],
+        "layers": [],
+        "density": [],
+        "coverage": [],
+        "read_layers": [] if read is None else [4],
+        "read": [] if read is None else [[read, 1.0]],
     }

@@ -97,7 +97,7 @@ def test_what_speed_cost_is_compared_too() -> None:
 
     comparison = changed(worse)
     assert sentences(comparison)[1] == (
-        "fast: keys read 2.00x fewer (2.00 to 2.00), KL 0.03, +0.02 (+0.02 to +0.02), 1 of 6 answers changed"
+        "fast: keys read 2.00x fewer (2.00 to 2.00), KL 0.03, was 0.01 (+0.02 to +0.02), 1 of 6 answers changed"
     )
     fast = comparison.changes[1]
     assert (fast.agreement.before, fast.agreement.now) == (1.0, 0.5)

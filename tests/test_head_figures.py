@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 import pytest
+import tiny
 from attention_oracle import tensors
 from test_engine import some_ids
 from test_prefill import SCALING, policy_of, sparse
@@ -14,6 +15,7 @@ from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone
 from loopserve_cli.policies.prefill import PrefillTurn
+from loopserve_cli.profile import load_profile
 
 
 def ended(engine: Engine, length: int, seed: int = 0) -> TurnDone:
@@ -43,6 +45,20 @@ def test_a_turn_that_left_nothing_out_has_none() -> None:
     engine = sparse("llama", "prefill.min_new=100")
     engine.keeps_heads = True
     assert ended(engine, 50).heads is None
+
+
+def test_decoding_says_what_share_of_the_keys_each_key_value_head_read() -> None:
+    engine = Engine(tiny.loaded("llama"), load_profile("adakv").with_overrides(["keep.budget=32", "keep.window=8"]))
+    engine.keeps_heads = True
+    done = ended(engine, 300)
+    assert done.heads is not None and done.heads.layers == ()
+    assert done.heads.read_layers == (0, 1)
+    assert [len(row) for row in done.heads.read] == [2, 2]
+    stored = done.record.keys_stored
+    assert stored is not None
+    assert mean(done.heads.read) * stored == pytest.approx(done.record.keys_read, abs=0.5)
+    assert len({share for row in done.heads.read for share in row}) > 1  # a budget is shared out unevenly
+    assert all(0 < share < 0.5 for row in done.heads.read for share in row)
 
 
 def test_chunks_count_by_what_they_could_compute() -> None:

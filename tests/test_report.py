@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from replay_fakes import FakeEngine, options, transcript
-from report_made import chosen, made, record
+from report_made import chosen, left_out, made, record
 
 from loopserve_cli import app
 from loopserve_cli.engine.events import Event, TurnDone
@@ -173,9 +173,10 @@ def test_every_axis_has_a_title_and_a_unit_and_profiles_look_the_same_everywhere
         looks = [(line["line"]["dash"], line["marker"]["symbol"]) for line in lines]
         assert len(set(looks)) == len(looks)
     for share in data["shares"].values():
-        assert share["layout"]["xaxis"]["title"]["text"] == "query head"
-        assert share["layout"]["yaxis"]["title"]["text"] == "layer"
-        assert share["data"][0]["colorbar"]["title"]["text"].endswith("(%)")
+        layout, [cells] = share["chart"]["layout"], share["chart"]["data"]
+        assert layout["xaxis"]["title"]["text"] in ("query head", "key-value head")
+        assert layout["yaxis"]["title"]["text"] == "layer"
+        assert cells["colorbar"]["title"]["text"].endswith("(%)")
 
 
 def luminance(colour: str) -> float:
@@ -199,24 +200,38 @@ def test_colours_are_legible_on_light_and_on_dark() -> None:
         assert contrast(light, text) >= 4.5
 
 
+def maps(found: Page) -> list[tuple[str | None, str | None]]:
+    """The heat maps of a page: their share, and the number of their profile."""
+    return [(a["data-share"], a["data-profile"]) for _, a in found.elements if "data-share" in a]
+
+
+def test_a_profile_that_left_keys_out_shows_which_share_its_heads_read() -> None:
+    heads = [left_out("talk", "snapkv", 3, 0.2), left_out("talk", "snapkv", 4, 0.1)]
+    found = Page(page(made(("full", "snapkv")), heads))
+    assert found.data["dialogues"][0]["heads"][1] == {"read": {"turns": 2, "layers": [4], "rows": [[15.0, 100.0]]}}
+    assert maps(found) == [("read", "1")]
+    assert found.data["shares"]["read"]["chart"]["layout"]["xaxis"]["title"]["text"] == "key-value head"
+
+
 def test_heads_are_means_over_the_turns_that_chose() -> None:
     heads = [chosen("talk", "loopserve", 3, 0.2), chosen("talk", "loopserve", 4, 0.4)]
     found = Page(page(made(), heads))
     full, loopserve = found.data["dialogues"][0]["heads"]
     assert full is None
     assert loopserve == {
-        "turns": 2,
-        "layers": [0, 1],
-        "density": [[30.0] * 3, [100.0] * 3],
-        "coverage": [[95.0] * 3, [100.0] * 3],
+        "density": {"turns": 2, "layers": [0, 1], "rows": [[30.0] * 3, [100.0] * 3]},
+        "coverage": {"turns": 2, "layers": [0, 1], "rows": [[95.0] * 3, [100.0] * 3]},
     }
-    assert ("h3", {"data-chose": "1"}) in found.elements
+    assert maps(found) == [("density", "1"), ("coverage", "1")]
     assert [json.loads(line) for line in found.unpacked("saved-heads.jsonl").splitlines()] == heads
 
 
 def test_coverage_that_nobody_measured_is_unknown() -> None:
     found = Page(page(made(("full", "a-shape")), [chosen("talk", "a-shape", 1, 0.2, coverage=None)]))
-    assert found.data["dialogues"][0]["heads"][1]["coverage"] is None
+    assert found.data["dialogues"][0]["heads"][1] == {
+        "density": {"turns": 1, "layers": [0, 1], "rows": [[20.0] * 3, [100.0] * 3]},
+        "coverage": None,
+    }
 
 
 def test_records_and_summary_can_be_taken_out_of_the_page() -> None:
@@ -285,7 +300,10 @@ def test_a_run_writes_its_page_and_what_heads_chose_in_the_first_repeat(tmp_path
     found = Page((out / "report.html").read_text())
     assert found.data["dialogues"][0]["heads"] == [
         None,
-        {"turns": 2, "layers": [0], "density": [[25.0, 100.0]], "coverage": [[90.0, 100.0]]},
+        {
+            "density": {"turns": 2, "layers": [0], "rows": [[25.0, 100.0]]},
+            "coverage": {"turns": 2, "layers": [0], "rows": [[90.0, 100.0]]},
+        },
     ]
     assert [json.loads(line) for line in found.unpacked("saved-records.jsonl").splitlines()] == lines(
         out / "records.jsonl"

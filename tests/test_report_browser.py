@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chromium import Chromium, program
-from report_made import chosen, made, record
+from report_made import chosen, left_out, made, record
 from test_report import HOSTILE
 
 from loopserve_cli.measure.report.marks import mark
@@ -25,6 +25,7 @@ DIALOGUES = ("talk", HOSTILE)
 HEADS = [
     *(chosen(dialogue, "loopserve", turn, 0.1 * turn) for dialogue in DIALOGUES for turn in (3, 4)),
     chosen("talk", "a-shape", 4, 0.3, coverage=None),
+    left_out("talk", HOSTILE, 4, 0.2),
 ]
 # Every figure: its name, its size on the page, and how many lines, markers, error bars and pictures of cells it has.
 FIGURES = """[...document.querySelectorAll('.chart')].filter((one) => !one.hidden).map((one) => {
@@ -82,14 +83,14 @@ def figures(browser: Chromium) -> dict[str, dict[str, Any]]:
 def test_every_figure_is_drawn_and_nothing_is_asked_for_or_complained_of(browser: Chromium, address: str) -> None:
     choose(browser, 1)
     found = figures(browser)
-    assert list(found) == ["ttft", "tpot", "kv", "keys", "kl", "density 1", "coverage 1", "density 2"]
+    assert list(found) == ["ttft", "tpot", "kv", "keys", "kl", "density 1", "coverage 1", "density 2", "read 3"]
     for one in found.values():
         assert one["wide"] > 400 and one["tall"] > 200
     for name in ("ttft", "tpot", "kv", "keys"):
         assert (found[name]["lines"], found[name]["points"]) == (4, 16), name
     assert (found["kl"]["lines"], found["kl"]["points"]) == (3, 12)  # full is not compared with itself
     assert found["ttft"]["bars"] == 16 and found["kl"]["bars"] == 0  # KL is of one repeat
-    assert [found[name]["cells"] for name in ("density 1", "coverage 1", "density 2")] == [1, 1, 1]
+    assert [found[name]["cells"] for name in ("density 1", "coverage 1", "density 2", "read 3")] == [1] * 4
     assert browser.of("document.querySelector('[data-share=coverage][data-profile=\"2\"] + p').textContent") == (
         "n/a: not measured for fixed patterns"
     )

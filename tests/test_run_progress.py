@@ -197,3 +197,13 @@ def test_a_replay_tells_its_watch_of_every_event(tmp_path, capsys, monkeypatch) 
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 1
     assert "0 of 1 turns" in captured.err
+
+
+def test_before_a_server_is_waited_for_the_table_says_so() -> None:
+    file, clock = io.StringIO(), Clock()
+    console = Console(file=file, width=80, height=20, force_terminal=True, color_system=None)
+    watch = watch_on(console, clock)
+    with watch.shown():
+        watch.begin(SCRIPT, profile("full"), 1)
+        watch.asked()
+        assert "x · full · repeat 1/2 · waiting for the server" in file.getvalue()

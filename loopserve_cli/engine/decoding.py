@@ -225,6 +225,17 @@ class DecodeTurn:
         """Whether the host knows how many keys every head reads."""
         return all(s.buffers.working.even for s in self._layers.values() if s.chosen)
 
+    def shares(self) -> dict[int, tuple[float, ...]] | None:
+        """By layer, of every key-value head the share of the keys that the last step read; None where it read all.
+
+        Waits for the devices.
+        """
+        if not self._keys or not any(state.chosen for state in self._layers.values()):
+            return None
+        every = {number: (1.0,) * self.store.layers[number].groups for number in self._layers}
+        chosen = {number: state.buffers.working.lengths for number, state in self._layers.items() if state.chosen}
+        return every | {n: tuple((own / self._keys).tolist()) for n, own in chosen.items() if own is not None}
+
     def report(self, stored: int) -> DecodeReport:
         """The turn's figures; waits for the devices. Where nothing was decoded all `stored` keys count as read."""
         states = [state for state in self._layers.values() if self._keys]

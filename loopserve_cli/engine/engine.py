@@ -38,7 +38,6 @@ class Engine:
         """An engine with an empty store."""
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
-        self.context_limit = loaded.context_limit
         self.model_name = loaded.name
         self.quant = loaded.quant
         self._layers = loaded.layers
@@ -74,6 +73,15 @@ class Engine:
     def dtype(self) -> str:
         """The dtype the model computes in."""
         return self._runtime.dtype
+
+    @property
+    def context_limit(self) -> int | None:
+        """How many tokens the model reads at most; None where that is not known."""
+        return self._runtime.limits.context
+
+    @context_limit.setter
+    def context_limit(self, tokens: int | None) -> None:
+        self._runtime.limits.context = tokens
 
     def memory(self) -> Memory:
         """Memory in use now."""
@@ -271,7 +279,7 @@ class Engine:
                 yield from turn.answering(cancelled)
                 record, self.start = turn.record(), turn.start
                 self._note_lines(turn.prefill)
-                yield TurnDone(record, turn.prefill.heads() if self.keeps_heads else None)
+                yield TurnDone(record, turn.heads() if self.keeps_heads else None)
             finally:
                 self._stepper.let_go()  # the reader may close the turn while the next step runs
 

@@ -40,7 +40,7 @@ class Token:
 class TurnDone:
     """The turn's end. `record.finish_reason` is "stop", "stop_string", "length", "context" or "cancelled".
 
-    `heads` is what the prefill's heads computed, where the engine keeps that and some head left something out.
+    `heads` is what the heads computed and read, where the engine keeps that and some head left something out.
     """
 
     record: TurnRecord

@@ -18,6 +18,7 @@ from loopserve_cli.engine.sampling import Sampler
 from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.engine.text_stream import PROMPT_END, TextStream
 from loopserve_cli.engine.times import times
+from loopserve_cli.heads import HeadFigures
 from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.timers import Stopwatch
@@ -138,6 +139,13 @@ class Turn:
                     state.append([token])
         self._finish = finish
         stream.flush()
+
+    def heads(self) -> HeadFigures | None:
+        """What each head computed and read; None where none left anything out. Waits for the devices."""
+        found, read = self.prefill.heads(), self._decode.shares()
+        if read is None:
+            return found
+        return replace(found or HeadFigures(), read_layers=tuple(read), read=tuple(read.values()))
 
     def record(self) -> TurnRecord:
         """What the turn was and took; waits for the devices."""

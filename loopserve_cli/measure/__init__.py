@@ -4,6 +4,7 @@ Measuring
   rounds.py         the order of what is compared: all in every round, the first to go changing
   measured.py       a turn that was measured: its record and its token ids
   fidelity.py       what a profile would have said at every place of an answer that is given
+  endpoint/         a server that speaks OpenAI's chat completions, asked and measured
   progress.py       how far a run is, what is left of it, and what was measured so far
 
 Keeping

@@ -12,7 +12,7 @@ from loopserve_cli.stats import TurnRecord
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A turn's record with the ids of its output tokens, and what its prefill's heads computed where that is kept."""
+    """A turn's record with the ids of its output tokens, and what its heads computed and read where that is kept."""
 
     record: TurnRecord
     output_ids: tuple[int, ...] = ()

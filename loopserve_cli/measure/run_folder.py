@@ -3,7 +3,7 @@
 `run.json` comes first: what was asked for, where, and the fingerprints that a resumed run must agree with. A turn's
 record is appended to `records.jsonl` when the turn ends, and its token ids, which agreement is computed from, to
 `output_ids.jsonl`, before it: a record without ids would be half a turn. Where a turn stands twice, the later counts.
-What the heads of a sparse prefill computed is in `heads.jsonl`, which is there once some did.
+What each head computed and read is in `heads.jsonl`, of turns that left something out, once there is one.
 What is known only from several turns (agreement) is in the whole files.
 """
 
@@ -123,7 +123,7 @@ class RunFolder:
             raise
 
     def add_heads(self, turn: TurnKey, heads: HeadFigures) -> None:
-        """Keep what the heads of a turn computed; raises LoopserveError, and keeps nothing of it."""
+        """Keep what the heads of a turn computed and read; raises LoopserveError, and keeps nothing of it."""
         try:
             if self._heads is None:
                 self._heads = _whole_lines(self.path / HEADS)
@@ -176,7 +176,7 @@ class RunFolder:
 
 
 def read_heads(folder: Path) -> list[dict[str, Any]]:
-    """What the heads of a run's turns computed, the newest line of each turn; raises LoopserveError."""
+    """What the heads of a run's turns computed and read, the newest line of each turn; raises LoopserveError."""
     path = folder / HEADS
     if not path.exists():
         return []

@@ -9,7 +9,7 @@ from typing import Any
 from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
 from loopserve_cli.measure.spread import median
-from loopserve_cli.stats import TurnRecord, spread_of
+from loopserve_cli.stats import ENDPOINT, TurnRecord, spread_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,13 @@ def gain(own: Iterable[TurnRecord], other: Iterable[TurnRecord], measure: str) -
     return ratio_of(paired(by_place(other, measure), by_place(own, measure)))
 
 
-def ceiling(own: Iterable[TurnRecord], other: Sequence[TurnRecord]) -> float | None:
+def ceiling(own: Sequence[TurnRecord], other: Sequence[TurnRecord]) -> float | None:
     """What the other's TTFT gains without the time of its attention, over the turns that are compared.
 
-    None where the attention of one of them was not timed.
+    None where the attention of one of them was not timed, and for a server: it is bound by another engine.
     """
+    if any(record.device == ENDPOINT for record in own):
+        return None
     places = by_place(own, "ttft_ms").keys()
     whole = {place: time for place, time in by_place(other, "ttft_ms").items() if place in places}
     timed = [r for r in other if r.attention_ms is not None and r.ttft_ms is not None and r.attention_ms < r.ttft_ms]

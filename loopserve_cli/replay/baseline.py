@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.measure.compare.comparison import Comparison, check_common, compare_runs
 from loopserve_cli.measure.compare.past_run import PastRun, facts_of, read_run, told_in
+from loopserve_cli.measure.fingerprint import plain
 from loopserve_cli.measure.interval import Place
 from loopserve_cli.replay.book import Book, fingerprints
 from loopserve_cli.stats import TurnRecord
@@ -46,6 +47,7 @@ def against_baseline(
     """What this run's turns are against the earlier ones; None without a baseline."""
     if baseline is None:
         return None
-    told = {"fingerprints": fingerprints(options, scripts), **(told_in(book.path) if book.path and book.begun else {})}
-    facts = facts_of({**told, "environment": environment}, records)
+    begun = told_in(book.path) if book.path and book.begun else {}
+    told = {"fingerprints": plain(fingerprints(options, scripts)), **begun, "environment": environment}
+    facts = facts_of(told, records)
     return compare_runs(baseline, PastRun(THIS, tuple(records), facts, options.sampling.temperature == 0))

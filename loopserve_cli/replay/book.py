@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # What decides neither what is measured nor how: where it goes, and how it is shown.
 SHOWN = ("out", "resume", "baseline", "json", "fail_if", "turns", "markdown")
-# Of files the dialogues count, and profiles are looked at by themselves.
-NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "trust_remote_code")
+# Of files the dialogues count; profiles and servers are looked at by themselves.
+NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "endpoints", "trust_remote_code")
 
 
 class Book:
@@ -68,21 +68,22 @@ class Book:
         """Where it is kept."""
         return self._folder.path if self._folder is not None else None
 
-    def begin(self, engine: Engine, command: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, engine: Engine | None, command: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
         """Write what is known before the first turn; returns the environment of the run, that of its first process.
 
-        Raises UsageError for another model or device than the run's.
+        Without an `engine` only servers are measured. Raises UsageError for another model or device than the run's.
         """
         if self._folder is None:
             return environment
-        identity, before = engine.identity, self._folder.run
+        before = self._folder.run
         if not before:
-            model = {"device": engine.device, "model": asdict(identity)}
+            model = {"device": engine.device, "model": asdict(engine.identity)} if engine is not None else {}
             run = {"command": command, "date": self.date, "environment": environment}
             self._folder.begin(plain({**run, "fingerprints": self._known | model, "resumed": []}))
             return environment
-        self._check("device", engine.device)
-        if (other := identity_of(before, identity)) is not None:
+        if engine is not None:
+            self._check("device", engine.device)
+        if engine is not None and (other := identity_of(before, engine.identity)) is not None:
             raise self._differs(f"it was measured {other}")
         resumed = [*before.get("resumed", []), plain({"command": command, "environment": environment})]
         self._folder.begin(before | {"resumed": resumed})
@@ -98,7 +99,7 @@ class Book:
 
     @property
     def heads(self) -> list[dict[str, Any]]:
-        """What the heads of the turns kept so far computed, in this process and those before; raises LoopserveError."""
+        """What the heads of the turns kept so far did, in this process and those before; raises LoopserveError."""
         return self._folder.heads if self._folder is not None else []
 
     def all_with(self, measured: Sequence[Measured]) -> list[Measured]:
@@ -134,13 +135,15 @@ def fingerprints(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str,
     settings = {key: value for key, value in {**asked, **model}.items() if key not in NOT_MEASURED}
     dialogues = {script.id: digest(asdict(script) | {"source": None}) for script in scripts}
     profiles = {profile.name: asdict(profile) | {"about": None} for profile in options.profiles}
-    return {"settings": settings, "profiles": profiles, "dialogues": dialogues, "versions": versions()}
+    found = {"settings": settings, "profiles": profiles, "dialogues": dialogues, "versions": versions()}
+    endpoints = {endpoint.called: {"url": endpoint.url, "model": endpoint.model} for endpoint in options.endpoints}
+    return found | {"endpoints": endpoints}
 
 
 def otherwise(name: str, before: Any, now: Any) -> str | None:
     """How a fingerprint differs from the run's, in words; None where it is the same."""
-    if name == "profiles" and list(before) != list(now):
-        return f"the profiles were {', '.join(before)} and are {', '.join(now)}"
+    if name in ("profiles", "endpoints") and list(before) != list(now):
+        return f"the {name} were {', '.join(before) or 'none'} and are {', '.join(now) or 'none'}"
     if name == "dialogues":
         changed = next((one for one in {**before, **now} if before.get(one) != now.get(one)), None)
         if changed is None:

@@ -20,8 +20,8 @@ from loopserve_cli.measure.figures import number, times
 from loopserve_cli.measure.progress import Progress, SoFar
 from loopserve_cli.output import new_table
 from loopserve_cli.pace import Pace, brief
-from loopserve_cli.profile import Profile
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.variant import Named
 from loopserve_cli.stats import TurnRecord
 
 TABLE_SECONDS, TABLE_SHARE = 0.25, 0.05
@@ -49,13 +49,13 @@ class Watch:
         self._closed = False
         self._rows: list[SoFar] = []
 
-    def begin(self, script: Script, profile: Profile, repeat: int) -> None:
+    def begin(self, script: Script, variant: Named, repeat: int) -> None:
         """Name what runs now."""
         if self._script is None:
             self.progress.begin()
         self._script = script
         of_repeats = f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else ""
-        self._what, self._doing = f"{script.id} · {profile.name}{of_repeats}", ""
+        self._what, self._doing = f"{script.id} · {variant.name}{of_repeats}", ""
         self._draw_if_due()
 
     def event(self, event: Event) -> None:
@@ -69,6 +69,11 @@ class Watch:
             if not self.draws_while_decoding:
                 return
         self._draw_if_due()
+
+    def asked(self) -> None:
+        """A server is about to be asked, and answers before anything is drawn again."""
+        self._doing = "waiting for the server"
+        self._draw_if_due(at_last=True)
 
     def ended(self, record: TurnRecord) -> None:
         """A turn is over."""
@@ -105,8 +110,9 @@ class Watch:
                 with contextlib.suppress(OSError):
                     self._live.stop()
 
-    def _draw_if_due(self) -> None:
-        if self._closed or not self._pace.due():
+    def _draw_if_due(self, at_last: bool = False) -> None:
+        """Draw where it is time, and a table `at_last`, before it must stand still."""
+        if self._closed or not (self._pace.due() or (at_last and self._live is not None)):
             return
         start = self._clock()
         try:

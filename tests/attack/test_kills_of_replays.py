@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,27 @@ TURNS = 160
 # Of a machine that does much else; only a replay that hangs takes as long.
 PATIENCE_S = 240
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
+Begun = Callable[..., subprocess.Popen[str]]
 # What does not depend on how fast or how full the machine was.
 MEASURES = ("turns", "failed", "tokens_new", "tokens_output", "density", "coverage", "agreement", "tokens_reasoning")
 
 
-def begun(out: Path, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS, "--out", str(out)]
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environ, **(pipes | options))
+@pytest.fixture
+def begun() -> Iterator[Begun]:
+    """Begins a replay; none outlives its test."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(out: Path, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS, "--out", str(out)]
+        environ = os.environ | {"OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        begun.append(subprocess.Popen(command, env=environ, **(pipes | options)))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
 def records(out: Path) -> list[dict[str, Any]]:
@@ -51,6 +64,7 @@ def wait_for_turns(process: subprocess.Popen[str], out: Path, turns: int) -> Non
         if lines_in(out) >= turns:
             return
         time.sleep(0.002)
+    process.kill()
     raise AssertionError(f"ended, or took too long, before {turns} turns: {process.communicate()}")
 
 
@@ -59,7 +73,7 @@ def measures(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_ends_a_replay_like_ctrl_c(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_a_replay_like_ctrl_c(number: signal.Signals, begun: Begun, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = begun(out)
     wait_for_turns(process, out, 3)
@@ -100,7 +114,7 @@ def test_a_terminal_that_closes_under_the_live_table_loses_nothing(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_killed_replay_goes_on_and_ends_like_an_unbroken_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    begun: Begun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     unbroken = begun(whole)
@@ -123,7 +137,7 @@ def test_a_killed_replay_goes_on_and_ends_like_an_unbroken_one(
             assert mine[key] == other[key]
 
 
-def test_a_killed_replay_has_every_turn_on_the_disk(tmp_path: Path) -> None:
+def test_a_killed_replay_has_every_turn_on_the_disk(begun: Begun, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = begun(out)
     wait_for_turns(process, out, 4)
@@ -139,7 +153,7 @@ def test_a_killed_replay_has_every_turn_on_the_disk(tmp_path: Path) -> None:
     assert json.loads((out / "run.json").read_text())["fingerprints"]["model"]["model"] == "demo"
 
 
-def test_a_disk_that_fills_up_is_one_line(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_one_line(begun: Begun, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def little_room() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from chat_fakes import LetterTokenizer, ScriptedEngine, dialogue_of, engine_of, make_session, printed
-from forked_chat import ANSWER, ForkedChat
+from forked_chat import ANSWER, WAIT, ForkedChat
 from rich.console import Console
 
 from loopserve_cli.chat.interrupts import Interrupts
@@ -214,7 +214,7 @@ def test_a_terminal_that_goes_away_takes_nothing_along(ignored: bool, code: int,
     if moment == "decode":
         chat.wait_for("w2", times=2)
     chat.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + WAIT
     while not (gone := os.waitpid(chat.pid, os.WNOHANG))[0]:
         assert time.monotonic() < end
         time.sleep(0.02)

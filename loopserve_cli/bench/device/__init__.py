@@ -26,9 +26,9 @@ def run_device(options: DeviceOptions) -> int:
     from loopserve_cli.bench.device.table import print_results
     from loopserve_cli.bench.device.written_costs import write_costs
     from loopserve_cli.bench.kernels import pick
-    from loopserve_cli.output import print_document, said_aside
+    from loopserve_cli.output import print_document, teller
 
-    say = said_aside()
+    say = teller()
     folder = Folder(options.out)
     if options.show:
         results = [result for stage in options.chosen if (result := folder.read(stage.name)) is not None]

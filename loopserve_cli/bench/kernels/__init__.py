@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,9 @@ def run_kernels(options: KernelsOptions) -> int:
     Raises UsageError for a device or a length that is not there, before anything is timed.
     """
     from loopserve_cli.bench.kernels.tables import print_tables
-    from loopserve_cli.output import print_document, said_aside
+    from loopserve_cli.output import print_document, teller
 
-    say = said_aside()
+    say = teller()
     whole = measured(options, say)
     layer, environment = whole["layer"], whole["environment"]
     title = f"{layer['heads']} heads over {layer['groups']}, size {layer['size']}, {layer['dtype']}"
@@ -48,8 +47,8 @@ def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, A
     from loopserve_cli.bench.kernels.grid import GridRun
     from loopserve_cli.bench.kernels.layers import measure_coverage, overall
     from loopserve_cli.bench.kernels.summary import summarise
-    from loopserve_cli.collector import settled
-    from loopserve_cli.environment import describe, load_average
+    from loopserve_cli.environment import measuring
+    from loopserve_cli.measure.document import command_of, whole_run
     from loopserve_cli.policies.prefill import prefill_policy
     from loopserve_cli.profile import load_profile
     from loopserve_kernels.device import device_name
@@ -60,27 +59,16 @@ def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, A
     if profile.prefill.settings["objective"] != options.objective:
         profile = profile.with_overrides([f"prefill.objective={options.objective}"])
     policy = prefill_policy(profile.prefill)
-    environment = describe(device_name(device)) | {"dtype": layer.dtype}
     # The model first: a length that it does not read is told at once.
     found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
-    with settled(), torch.no_grad():
+    with measuring(device_name(device), layer.dtype) as environment, torch.no_grad():
         shapes = GridRun(layer, grid, policy, device, options.seed, say).measure()
-    environment["loadavg_end"] = load_average()
-    return {
-        "command": {"name": "bench kernels", "argv": sys.argv[1:], "options": as_document(options)},
-        "environment": environment,
-        "layer": asdict(layer),
-        "grid": asdict(grid),
-        "shapes": [shape.facts() for shape in shapes],
-        "records": [asdict(timing) for shape in shapes for timing in shape.timings],
-        "summary": summarise(shapes),
-        "coverage": {
-            "profile": profile.name,
-            "alpha": policy.alpha,
-            "layers": [asdict(part) for part in found],
-            "overall": overall(found),
-        },
-    }
+    records = [asdict(timing) for shape in shapes for timing in shape.timings]
+    facts = {"layer": asdict(layer), "grid": asdict(grid), "shapes": [shape.facts() for shape in shapes]}
+    whole = whole_run(command_of("bench kernels", options), environment, records, summarise(shapes), **facts)
+    layers = [asdict(part) for part in found]
+    held = {"profile": profile.name, "alpha": policy.alpha, "layers": layers, "overall": overall(found)}
+    return whole | {"coverage": held}
 
 
 def pick(name: str) -> torch.device:
@@ -91,11 +79,6 @@ def pick(name: str) -> torch.device:
         return pick_device(name)
     except ModelError as error:
         raise UsageError(f"--device {name}: {error}") from None
-
-
-def as_document(options: KernelsOptions) -> dict[str, Any]:
-    """The options as JSON holds them."""
-    return asdict(options) | {"plot": None if options.plot is None else str(options.plot)}
 
 
 __all__ = ["KernelsOptions", "run_kernels"]

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from loopserve_cli.bench.columns import Column, records_table, text
-from loopserve_cli.measure.figures import UNKNOWN, number, plain, ranged, whole
+from loopserve_cli.measure.figures import number, ranged, whole
+from loopserve_cli.measure.spread import middle
 from loopserve_cli.output import output_console, titled
 
 Row = Mapping[str, Any]
@@ -77,16 +78,9 @@ def notes(shapes: Sequence[Row]) -> list[str]:
     return lines
 
 
-def ratios(values: Mapping[str, float] | None) -> str:
-    """A ratio's median with the lowest and the highest."""
-    return (
-        UNKNOWN if values is None else "{median} ({low} to {high})".format_map({k: plain(v) for k, v in values.items()})
-    )
-
-
-def middle(values: Mapping[str, float]) -> str:
-    """A ratio's median alone."""
-    return plain(values["median"])
+def typical(values: Mapping[str, float]) -> str:
+    """The median alone."""
+    return number(middle(values))
 
 
 def share(value: float) -> str:
@@ -101,22 +95,22 @@ TIMES = (
     Column("dense", "baseline", text),
     Column("dense ms", "dense_ms", ranged),
     Column("own dense ms", "own_dense_ms", ranged),
-    Column("dense / own", "own_dense_gain", ratios),
+    Column("dense / own", "own_dense_gain", ranged),
     Column("choose ms", "choose_ms", ranged),
 )
 GAINS = (
     Column("keys", "keys", whole),
     Column("asked", "density", lambda share: f"{share * 100:.3g}%"),
     Column("executed", "executed", lambda share: f"{share:.2%}"),
-    Column("index ms", "index_ms", lambda times: number(times["median"])),
+    Column("index ms", "index_ms", typical),
     Column("attention ms", "attend_ms", ranged),
-    Column("gain", "attend_gain", ratios),
-    Column("at most", "attend_ceiling", middle),
-    Column("total gain", "total_gain", ratios),
-    Column("at most", "total_ceiling", middle),
+    Column("gain", "attend_gain", ranged),
+    Column("at most", "attend_ceiling", typical),
+    Column("total gain", "total_gain", ranged),
+    Column("at most", "total_ceiling", typical),
     Column("choosing", "choosing_share", lambda shares: f"{shares['median']:.0%}"),
-    Column("of own", "own_efficiency", middle),
-    Column("flex", "flex_ratio", ratios),
+    Column("of own", "own_efficiency", typical),
+    Column("flex", "flex_ratio", ranged),
 )
 COVERAGE = (
     Column("tokens", "tokens", whole),

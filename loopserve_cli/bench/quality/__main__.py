@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: RecallOptions | DensityOptions | CompressionOptions, command: str) -> None:
     """Measure and print; with --json everything is kept as soon as it is known."""
-    from loopserve_cli.output import output_console, said_aside
+    from loopserve_cli.output import output_console, teller
     from loopserve_cli.stats import versions
 
-    aside, found_versions = said_aside(), versions()
+    aside, found_versions = teller(), versions()
 
     def say(text: str) -> None:
         aside(text)

@@ -13,6 +13,7 @@ from loopserve_cli.measure.ratio import Ratio
 
 WIDTH, NARROWEST = 80, 20
 NOTHING = "no difference that these runs can show"
+NO_INTERVAL = "one turn: no interval"
 APART = "The runs were not interleaved: the machine may have been slower as a whole in one of them"
 
 
@@ -67,7 +68,7 @@ def _parts(change: Change, beside: str | None) -> Iterator[str | None]:
     if change.keys is not None and not change.keys.shows_nothing:
         yield f"keys read {keys_changed(change.keys)}"
     if change.kl is not None and not change.kl.shows_nothing:
-        yield f"KL {fine(change.kl_mean.now)}, {kl_changed(change.kl)}"
+        yield f"KL {fine(change.kl_mean.now)}, was {fine(change.kl_mean.before)} ({kl_span(change.kl)})"
     if change.changed_answers:
         yield f"{change.changed_answers:,} of {change.answers:,} answers changed"
     yield _figure("failed turns", change.failed, whole)
@@ -103,7 +104,7 @@ def in_words(ratio: Ratio, more: str = "faster", less: str = "slower") -> str:
 def span(ratio: Ratio) -> str:
     """The interval of what `in_words` says."""
     if ratio.low is None or ratio.high is None:
-        return "one turn: no interval"
+        return NO_INTERVAL
     turned = ratio.ratio < 1 and not ratio.shows_nothing
     low, high = (1 / ratio.high, 1 / ratio.low) if turned else (ratio.low, ratio.high)
     return f"{plain(low)} to {plain(high)}"
@@ -118,6 +119,12 @@ def kl_changed(shift: Shift | None) -> str:
     """A change of the KL divergence with its interval."""
     if shift is None:
         return UNKNOWN
+    nothing = shift.low is not None and shift.shows_nothing
+    return f"{'as before' if nothing else signed(shift.mean)} ({kl_span(shift)})"
+
+
+def kl_span(shift: Shift) -> str:
+    """The interval of a change of the KL divergence."""
     if shift.low is None or shift.high is None:
-        return f"{signed(shift.mean)} (one turn: no interval)"
-    return f"{'as before' if shift.shows_nothing else signed(shift.mean)} ({signed(shift.low)} to {signed(shift.high)})"
+        return NO_INTERVAL
+    return f"{signed(shift.low)} to {signed(shift.high)}"

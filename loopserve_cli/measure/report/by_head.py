@@ -1,64 +1,79 @@
-"""Density and coverage of every layer and head: means over the turns in which a profile's prefill chose lines."""
+"""Density, coverage and keys read by layer and head: means over the turns in which something was left out."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-SHARES = ("density", "coverage")
 DIGITS = 2  # of percent
 
 Cell = tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of every head in a line of heads.jsonl: its name there, that of its layers, and what it is in words."""
+
+    name: str
+    layers: str
+    title: str
+    heads: str
+
+
+SHARES = (
+    Share("density", "layers", "density", "query head"),
+    Share("coverage", "layers", "coverage", "query head"),
+    Share("read", "read_layers", "keys read", "key-value head"),
+)
+
+
 class Sums:
-    """One profile's shares, summed by layer and head over so many turns."""
+    """One share of one profile, summed by layer and head over so many turns."""
 
     def __init__(self) -> None:
         """No turn yet."""
-        self.turns = 0
-        self._sums: dict[str, dict[Cell, float]] = {name: defaultdict(float) for name in SHARES}
-        self._counts: dict[str, dict[Cell, int]] = {name: defaultdict(int) for name in SHARES}
-        self._layers: set[int] = set()
-        self._heads = 0
+        self._turns = 0
+        self._cells: dict[Cell, tuple[float, int]] = {}
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """One more turn, a line of heads.jsonl; what is unknown in it counts nowhere."""
-        self.turns += 1
-        for name in SHARES:
-            for layer, shares in zip(row["layers"], row[name], strict=True):
-                self._layers.add(layer)
-                self._heads = max(self._heads, len(shares))
-                for head, share in enumerate(shares):
-                    if share is not None:
-                        self._sums[name][layer, head] += share
-                        self._counts[name][layer, head] += 1
+    def add(self, layers: Iterable[int], rows: Iterable[Iterable[float | None]]) -> None:
+        """One more turn; what is unknown in it counts nowhere."""
+        self._turns += 1
+        for layer, shares in zip(layers, rows, strict=True):
+            for head, share in enumerate(shares):
+                total, count = self._cells.get((layer, head), (0.0, 0))
+                self._cells[layer, head] = (total, count) if share is None else (total + share, count + 1)
 
-    def to_json(self) -> dict[str, Any]:
-        """The layers, and for each share a row of percents per layer, None where it is unknown for all of it."""
-        layers = sorted(self._layers)
-        return {"turns": self.turns, "layers": layers} | {name: self._rows(name, layers) for name in SHARES}
-
-    def _rows(self, name: str, layers: Iterable[int]) -> list[list[float | None]] | None:
-        if not self._counts[name]:
+    def to_json(self) -> dict[str, Any] | None:
+        """The layers, and a row of percents for each, None where a head's is unknown; None where all are."""
+        if not any(count for _, count in self._cells.values()):
             return None
-        return [[self._mean(name, (layer, head)) for head in range(self._heads)] for layer in layers]
+        layers = sorted({layer for layer, _ in self._cells})
+        heads = 1 + max(head for _, head in self._cells)
+        rows = [[self._mean((layer, head)) for head in range(heads)] for layer in layers]
+        return {"turns": self._turns, "layers": layers, "rows": rows}
 
-    def _mean(self, name: str, cell: Cell) -> float | None:
-        count = self._counts[name].get(cell)
-        return round(100 * self._sums[name][cell] / count, DIGITS) if count else None
+    def _mean(self, cell: Cell) -> float | None:
+        total, count = self._cells.get(cell, (0.0, 0))
+        return round(100 * total / count, DIGITS) if count else None
 
 
-def by_dialogue(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """By dialogue and profile what its heads computed, and by profile over all dialogues, as JSON types."""
-    each: dict[str, dict[str, Sums]] = defaultdict(lambda: defaultdict(Sums))
-    every: dict[str, Sums] = defaultdict(Sums)
-    for row in rows:
-        name = str(row["profile"])
-        each[str(row["conversation_id"])][name].add(row)
-        every[name].add(row)
-    return (
-        {dialogue: {name: sums.to_json() for name, sums in found.items()} for dialogue, found in each.items()},
-        {name: sums.to_json() for name, sums in every.items()},
-    )
+OfProfiles = dict[str, dict[str, Any]]
+
+
+def by_dialogue(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, OfProfiles], OfProfiles]:
+    """By dialogue, profile and share what the heads did, and by profile and share over all dialogues."""
+    each: dict[str, dict[str, dict[str, Sums]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Sums)))
+    every: dict[str, dict[str, Sums]] = defaultdict(lambda: defaultdict(Sums))
+    for line in lines:
+        name = str(line["profile"])
+        for share in SHARES:
+            if layers := line.get(share.layers):
+                for sums in (each[str(line["conversation_id"])][name], every[name]):
+                    sums[share.name].add(layers, line[share.name])
+    return {dialogue: _plain(found) for dialogue, found in each.items()}, _plain(every)
+
+
+def _plain(found: Mapping[str, Mapping[str, Sums]]) -> OfProfiles:
+    return {name: {share: sums.to_json() for share, sums in shares.items()} for name, shares in found.items()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from loopserve_cli.measure.report.by_head import Share
 from loopserve_cli.measure.report.by_turn import Measure
 from loopserve_cli.measure.report.marks import Mark
 from loopserve_cli.measure.report.packed import Packed
 
 HEIGHT = 300
-FAINT = "99"  # of a colour's opacity, in hexadecimal
 SHORTEST_HEAT, TALLEST_HEAT, LAYER_HEIGHT = 220, 640, 18
 AROUND = 96  # pixels above and below a heat map's cells
 
@@ -32,7 +32,7 @@ def line_chart(measure: Measure, marks: list[Mark]) -> dict[str, Any]:
             mode="lines+markers",
             line={"color": mark.colour, "dash": mark.dash, "width": 2},
             marker={"color": mark.colour, "symbol": mark.symbol, "size": 8},
-            error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": mark.colour + FAINT},
+            error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": mark.faint},
             hovertemplate="%{customdata}<extra></extra>",
         )
         for mark in marks
@@ -43,22 +43,20 @@ def line_chart(measure: Measure, marks: list[Mark]) -> dict[str, Any]:
     return _plain(go.Figure(lines, layout))
 
 
-def heat_map(name: str, layers: int) -> dict[str, Any]:
-    """A share of every head in percent, layers from the top down."""
+def heat_map(share: Share, layers: int) -> dict[str, Any]:
+    """A share of every head in percent, layers from the top down; the page knows from what to what it ranges."""
     import plotly.graph_objects as go
 
     height = max(SHORTEST_HEAT, min(TALLEST_HEAT, AROUND + LAYER_HEIGHT * layers))
     cells = go.Heatmap(
         colorscale="Cividis",
-        zmin=0,
-        zmax=100,
         xgap=1,
         ygap=1,
-        colorbar={"title": {"text": f"{name} (%)", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        colorbar={"title": {"text": f"{share.title} (%)", "side": "right"}, "thickness": 12, "outlinewidth": 0},
         hovertemplate="%{customdata}<extra></extra>",
     )
     layout = _layout(height) | {"dragmode": False}
-    layout["xaxis"] = _axis("query head") | {"showgrid": False}
+    layout["xaxis"] = _axis(share.heads) | {"showgrid": False}
     layout["yaxis"] = _axis("layer") | {"autorange": "reversed", "showgrid": False, "type": "category"}
     return _plain(go.Figure(cells, layout))
 

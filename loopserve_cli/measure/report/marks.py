@@ -17,6 +17,7 @@ SYMBOLS = {
     "triangle-down": "M0,4.6L4.4,-3.4H-4.4Z",
     "star": "M0,-5L1.2,-1.6H4.8L1.9,0.6L2.9,4L0,1.9L-2.9,4L-1.9,0.6L-4.8,-1.6H-1.2Z",
 }
+FAINT = 0.6
 STROKES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "10 4"}
 
 
@@ -27,6 +28,12 @@ class Mark:
     colour: str
     dash: str
     symbol: str
+
+    @property
+    def faint(self) -> str:
+        """The colour of what lies behind other lines: error bars."""
+        red, green, blue = (int(self.colour[at : at + 2], 16) for at in (1, 3, 5))
+        return f"rgba({red},{green},{blue},{FAINT})"
 
     @property
     def stroke(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.measure.report import by_head, by_turn, charts
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 NAME = "report.html"
 # Bytes of the page that dialogues may take, and each file that can be saved from it: with the library, under 6 MB.
 MOST_DIALOGUES, MOST_SAVED = 2_000_000, 700_000
+MOST_UNPACKED = 40 * MOST_SAVED  # letters; nothing measured is packed as well as that
+DRAWN = (
+    "conversation_id turn profile repeat model device dtype error tokens_logical ttft_ms tpot_ms keys_read kl_mean "
+    "kv_store_device_bytes kv_store_host_bytes working_set_bytes"
+).split()
 FEWEST_DIALOGUES = 2  # from which on there is something to say of all of them
 
 
 def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -> str:
     """The whole page of a run's document (command, environment, records, summary) and its lines of heads.jsonl."""
-    records = [TurnRecord.from_json(record) for record in document["records"]]
+    # Only what is drawn: the lists and texts of a hundred thousand records take their time.
+    records = [TurnRecord(**{name: row[name] for name in DRAWN if name in row}) for row in document["records"]]
     profiles = list(dict.fromkeys([*document["summary"], *(record.profile or "n/a" for record in records)]))
     by_name = _by_dialogue(records)
     dialogues, known = _dialogues(by_name, profiles, heads)
@@ -89,17 +95,18 @@ def _in_order(by_profile: Mapping[str, Any], profiles: Sequence[str]) -> list[An
 
 
 def _fitting(dialogues: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many of them, from the first, as the page has room for."""
-    shown = dialogues
-    while len(shown) > 1 and len(packed(json.dumps(shown))) > MOST_DIALOGUES:
-        shown = shown[: len(shown) // 2]
-    return shown
+    """As many of them, from the first, as the page has room for; no more of them are looked at than twice that."""
+    count = 2
+    while count < len(dialogues) and len(packed(json.dumps(dialogues[: 2 * count]))) <= MOST_DIALOGUES:
+        count *= 2
+    return dialogues[:count]
 
 
 def _data(profiles: Sequence[str], shown: Sequence[Mapping[str, Any]], known: set[str]) -> dict[str, Any]:
     """What the page's own code draws from."""
     marks = [mark(number) for number in range(len(profiles))]
-    layers = max((len(one["layers"]) for dialogue in shown for one in dialogue["heads"] if one), default=0)
+    found = [one for dialogue in shown for of_profile in dialogue["heads"] if of_profile for one in of_profile.values()]
+    layers = max((len(one["layers"]) for one in found if one), default=0)
     return {
         "profiles": list(profiles),
         "measures": {
@@ -112,15 +119,27 @@ def _data(profiles: Sequence[str], shown: Sequence[Mapping[str, Any]], known: se
             for measure in by_turn.MEASURES
             if measure.key in known
         },
-        "shares": {name: charts.heat_map(name, layers) for name in by_head.SHARES},
+        "shares": {
+            share.name: {"chart": charts.heat_map(share, layers), "title": share.title, "head": share.heads}
+            for share in by_head.SHARES
+        },
         "dialogues": list(shown),
     }
 
 
-def _heat_profiles(dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[str]) -> list[tuple[int, str]]:
-    """The profiles that chose lines in some turn."""
-    chose = {number for dialogue in dialogues for number, one in enumerate(dialogue["heads"]) if one}
-    return [(number, profiles[number]) for number in sorted(chose)]
+def _heat_profiles(
+    dialogues: Iterable[Mapping[str, Any]], profiles: Sequence[str]
+) -> list[tuple[int, str, list[by_head.Share]]]:
+    """The profiles that left something out in some turn, with the shares that say of what."""
+    chose: dict[int, set[str]] = {}
+    for dialogue in dialogues:
+        for number, one in enumerate(dialogue["heads"]):
+            if one:
+                chose.setdefault(number, set()).update(one)
+    return [
+        (number, profiles[number], [share for share in by_head.SHARES if share.name in chose[number]])
+        for number in sorted(chose)
+    ]
 
 
 def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,16 +161,24 @@ def _saved(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]) -> l
     """The files that can be saved from the page: their names, and what they hold, None for one that is too large."""
     summary = {key: value for key, value in document.items() if key != "records"}
     files = {
-        "records.jsonl": _lines(document["records"]),
-        "summary.json": json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
-        "heads.jsonl": _lines(heads),
+        "records.jsonl": (json.dumps(row, ensure_ascii=False) + "\n" for row in document["records"]),
+        "summary.json": iter([json.dumps(summary, indent=2, ensure_ascii=False) + "\n"]),
+        "heads.jsonl": (json.dumps(row, ensure_ascii=False) + "\n" for row in heads),
     }
-    held = {name: packed(text) for name, text in files.items() if text}
-    return [(name, text if len(text) <= MOST_SAVED else None) for name, text in held.items()]
+    return [(name, _held(parts)) for name, parts in files.items() if name != "heads.jsonl" or heads]
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _held(parts: Iterator[str]) -> str | None:
+    """The text, packed; None, and no more than the beginning is read, where the page has no room for it."""
+    text: list[str] = []
+    length = 0
+    for part in parts:
+        text.append(part)
+        length += len(part)
+        if length > MOST_UNPACKED:
+            return None
+    whole = packed("".join(text))
+    return whole if len(whole) <= MOST_SAVED else None
 
 
 def _title(document: Mapping[str, Any], dialogues: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@
   const UNKNOWN = "n/a";
   // Profiles stand beside each other, by so much of a turn, where their figures are the same.
   const APART = 0.05;
+  const CROWDED = 50; // turns, from which on markers are small
 
   async function unpacked(id) {
     const bytes = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
@@ -84,6 +85,7 @@
       ...skeleton,
       x: series.turns.map((turn) => turn + shift),
       y: row.y,
+      marker: { ...skeleton.marker, size: series.turns.length > CROWDED ? 4 : skeleton.marker.size },
       customdata: row.text.map((text, at) => `<b>${name}</b><br>turn ${series.turns[at]}${tokens(at)}<br>${text}`),
       error_y: {
         ...skeleton.error_y,
@@ -115,24 +117,37 @@
     await Plotly.react(element, traces, layout, config);
   }
 
+  // From what to what the colours of a share go, in whole percents: the same for all profiles.
+  function range(dialogue, share) {
+    const values = dialogue.heads.flatMap((one) => one?.[share]?.rows.flat() ?? []).filter((value) => value !== null);
+    const low = values.reduce((least, value) => Math.min(least, value), 100);
+    const high = values.reduce((most, value) => Math.max(most, value), 0);
+    return [Math.max(0, Math.floor(low - 0.5)), Math.min(100, Math.ceil(high + 0.5))];
+  }
+
   async function drawHeads(element, dialogue) {
     const { share, profile } = element.dataset;
-    const found = dialogue.heads[Number(profile)];
-    const cells = found ? found[share] : null;
-    const why = found ? `${UNKNOWN}: not measured for fixed patterns` : `${UNKNOWN}: chose no lines in this dialogue`;
-    if (!shownOr(element, cells ? null : why)) return;
-    const skeleton = data.shares[share];
-    const say = (value, layer, head) =>
-      `layer ${found.layers[layer]}, head ${head}<br>${share} ${value === null ? UNKNOWN : `${value} %`}`;
-    const layout = themed(skeleton.layout);
-    layout.xaxis.dtick = ticks(cells[0].map((_, head) => head));
-    const colorbar = { ...skeleton.data[0].colorbar, tickcolor: layout.font.color };
+    const of = dialogue.heads[Number(profile)] ?? {};
+    const found = of[share];
+    const said = found ? `mean of ${found.turns} turn${found.turns === 1 ? "" : "s"}` : "";
+    byId(`turns-${share}-${profile}`).textContent = said;
+    const fixed = share === "coverage" && of.density;
+    const why = fixed ? "not measured for fixed patterns" : "nothing was left out in this dialogue";
+    if (!shownOr(element, found ? null : `${UNKNOWN}: ${why}`)) return;
+    const { chart, title, head } = data.shares[share];
+    const say = (value, layer, number) =>
+      `layer ${found.layers[layer]}, ${head} ${number}<br>${title} ${value === null ? UNKNOWN : `${value} %`}`;
+    const layout = themed(chart.layout);
+    layout.xaxis.dtick = ticks(found.rows[0].map((_, number) => number));
+    const [zmin, zmax] = range(dialogue, share);
     const map = {
-      ...skeleton.data[0],
-      colorbar,
-      z: cells,
+      ...chart.data[0],
+      colorbar: { ...chart.data[0].colorbar, tickcolor: layout.font.color },
+      zmin,
+      zmax,
+      z: found.rows,
       y: found.layers.map(String),
-      customdata: cells.map((row, layer) => row.map((value, head) => say(value, layer, head))),
+      customdata: found.rows.map((row, layer) => row.map((value, number) => say(value, layer, number))),
     };
     await Plotly.react(element, [map], layout, config);
   }
@@ -163,9 +178,12 @@
   }
 
   function intervals(dialogue) {
-    byId("intervals").textContent = dialogue.name === null
-      ? "Medians over the dialogues that have the turn; bars hold the middle half of them."
-      : "Medians over the repeats; bars go from the lowest to the highest, from six repeats on they are the median's 95% interval.";
+    const drawn = Object.values(dialogue.series.measures).some((rows) => rows.some((row) => row && spread(row)));
+    const repeats =
+      "Medians over the repeats; bars go from the lowest to the highest, from six repeats on they are the median's 95% interval.";
+    const said = drawn ? repeats : "Each turn was measured once, so there is no interval.";
+    byId("intervals").textContent =
+      dialogue.name === null ? "Medians over the dialogues that have the turn; bars hold the middle half of them." : said;
   }
 
   async function draw() {
