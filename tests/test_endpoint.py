@@ -109,9 +109,8 @@ def test_ttft_ends_with_the_first_chunk_that_holds_tokens(two_turns, capsys):
     with serving(slow) as server:
         (record,) = replayed(capsys, two_turns, "--endpoint", server.root, "--max-turns", "1")["records"]
     assert 200 <= record["ttft_ms"] < record["first_answer_ms"] < record["e2e_ms"]
-    assert record["first_answer_ms"] - record["ttft_ms"] >= 99
-    assert len(record["itl_ms"]) == 1
-    assert record["itl_ms"][0] >= 99
+    assert record["e2e_ms"] >= 400
+    assert record["itl_ms"] == [pytest.approx(record["first_answer_ms"] - record["ttft_ms"])]
     assert record["chunks"] == 2
     assert record["tokens_output"] == 5
     assert record["tpot_ms"] == pytest.approx((record["e2e_ms"] - record["ttft_ms"]) / 4)
@@ -251,7 +250,7 @@ def test_ctrl_c_closes_the_connection_at_once(two_turns, tmp_path):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert began.wait(60)
         os.kill(process.pid, signal.SIGINT)
-        assert gone.wait(5)
+        assert gone.wait(20)
         assert process.wait(20) == 130
     assert "interrupted: 0 turns" in process.stderr.read()
 

@@ -12,6 +12,7 @@ from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import EndpointError, LoopserveError
 from loopserve_cli.measure.endpoint.answer import Answer, CountTokens
 from loopserve_cli.measure.endpoint.client import Client
+from loopserve_cli.measure.endpoint.refusal import listed
 from loopserve_cli.measure.endpoint.request import request_of
 from loopserve_cli.measure.measured import Measured
 from loopserve_cli.messages import Message
@@ -53,6 +54,11 @@ class AtEndpoint:
         """
         with contextlib.suppress(EndpointError):
             self._ask([Message("user", WARM_UP_TEXT)], (), WARM_UP_TOKENS)
+            if self.client.names and self.endpoint.model not in self.client.names:
+                has = listed(self.client.names)
+                self._warn(
+                    f"{self.name}: the server has {has}, not {self.endpoint.model}: it may answer by another model"
+                )
 
     def dialogue(self, script: Script, repeat: int, first: int) -> Iterator[Measured]:
         """The dialogue's turns from the first to be measured on; one that fails is the last."""
