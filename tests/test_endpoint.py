@@ -120,6 +120,15 @@ def test_ttft_ends_with_the_first_chunk_that_holds_tokens(two_turns, capsys):
     assert [record[name] for name in counted] == [18, 12, 35, "server"]
 
 
+def test_a_server_that_kept_the_dialogue_is_told_once(two_turns, capsys):
+    with serving(stream(delta(content="a"), delta("stop"), usage(10, 2, 9), DONE)) as server:
+        assert main(["replay", two_turns, "--endpoint", f"a={server.root}", "--repeat", "3"]) == 0
+    said = (
+        "a: the server still has 9 tokens of first's first turn: its first tokens come sooner than those of a dialogue"
+    )
+    assert capsys.readouterr().err.count(said) == 1
+
+
 def test_what_no_server_tells_is_null(two_turns, capsys):
     with serving(WELL) as server:
         (record,) = replayed(capsys, two_turns, "--endpoint", server.root, "--max-turns", "1")["records"]
