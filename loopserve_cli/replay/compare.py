@@ -30,8 +30,9 @@ def run(options: CompareOptions) -> int:
         print_document({"command": command_of("compare", options), "comparisons": found})
     else:
         show(comparisons, output_console(), options.markdown)
+    several = len(later) > 1
     failures = [
-        line
+        f"{comparison.run.name}: {line}" if several else line
         for comparison, of_run in zip(comparisons, gates, strict=True)
         for gate in of_run
         for line in gate.failures(
