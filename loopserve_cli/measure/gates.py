@@ -84,6 +84,8 @@ class Gate:
                 parts += [f"{side} is {number(side, known.__getitem__):g}" for side in sides]
         except ZeroDivisionError:
             return f"gate {self.text} failed: it divides by zero"
+        except ArithmeticError:
+            return f"gate {self.text} failed: a side of it is no number"
         return f"gate {self.text} failed: {', '.join(parts)}"
 
 

@@ -14,6 +14,7 @@ from loopserve_cli.measure.ratio import Ratio
 WIDTH, NARROWEST = 80, 20
 NOTHING = "no difference that these runs can show"
 NO_INTERVAL = "one turn: no interval"
+NO_TURN = "no turn ended well in both, so nothing is compared"
 APART = "The runs were not interleaved: the machine may have been slower as a whole in one of them"
 
 
@@ -24,6 +25,8 @@ def comparison_lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
 
 def sentences(comparison: Comparison) -> list[str]:
     """What the runs are, and a sentence for each profile, each a line however long."""
+    if not comparison.changes:
+        return [heading(comparison), NO_TURN]
     return [heading(comparison), *(sentence(change, comparison.beside) for change in comparison.changes)]
 
 
@@ -53,7 +56,8 @@ def heading(comparison: Comparison) -> str:
         (comparison.only_now, "only in the later"),
         (comparison.other_input, "of other input"),
     ]
-    counts = [f"{comparison.turns:,} turns in both", *(f"{n:,} {where}" for n, where in left_out if n)]
+    turns = "1 turn" if comparison.turns == 1 else f"{comparison.turns:,} turns"
+    counts = [f"{turns} in both", *(f"{n:,} {where}" for n, where in left_out if n)]
     return f"{comparison.run.name} against {comparison.baseline.name}: {', '.join(counts)}"
 
 
@@ -106,7 +110,7 @@ def changed(ratio: Ratio | None, more: str = "faster", less: str = "slower") -> 
 
 def in_words(ratio: Ratio, more: str = "faster", less: str = "slower") -> str:
     """The change as a number above 1, where the interval leaves one."""
-    if ratio.low is not None and ratio.shows_nothing:
+    if ratio.shows_nothing and (ratio.low is not None or ratio.ratio == 1):
         return "as before"
     return f"{plain(ratio.ratio)}x {more}" if ratio.ratio >= 1 else f"{plain(1 / ratio.ratio)}x {less}"
 
