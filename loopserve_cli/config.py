@@ -18,6 +18,7 @@ THINKING = ("show", "hide")
 ON_FULL = ("stop", "slide")
 MAX_LENGTH = LONGEST
 MOST_REPEATS = 1_000_000
+MOST_WORKERS = 1024
 
 
 def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
@@ -145,7 +146,8 @@ class ReplayOptions:
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
     of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README.
+    a table for an issue or a README. `workers` processes share the dialogues, one for each GPU, or those of the Ray
+    cluster at the address `ray`; without both, this process runs them one after the other.
     """
 
     model: ModelOptions
@@ -164,6 +166,8 @@ class ReplayOptions:
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None
+    workers: int | None = None
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
@@ -181,3 +185,10 @@ class ReplayOptions:
             raise UsageError("--out is for a new run, --resume goes on with one in its own folder; give one of them")
         if self.max_turns is not None and not 1 <= self.max_turns <= MAX_LENGTH:
             raise UsageError(f"--max-turns is {brief(self.max_turns)}, but must be from 1 to {MAX_LENGTH}")
+        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers is {brief(self.workers)}, but must be from 1 to {MOST_WORKERS:,}")
+        if self.ray is not None and not re.fullmatch(r"auto|local|[^\s:/]+:[0-9]{1,5}", self.ray):
+            raise UsageError(f"--ray {self.ray!r} is no address; give auto, local or HOST:PORT")
+        if (self.workers is not None or self.ray is not None) and self.model.device.startswith("cuda:"):
+            flag = "--workers" if self.ray is None else "--ray"
+            raise UsageError(f"{flag} takes one GPU after the other, not {self.model.device}; give --device cuda")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.replay.work import OpenEngine
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
@@ -17,12 +18,8 @@ if TYPE_CHECKING:
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
 
-OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
 INTERRUPTED = 130
 GATE_FAILED = 3
-FIDELITY = (
-    "fidelity: in the first repeat every turn's answer is decoded once more, in no timing (not with --no-fidelity)"
-)
 
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
@@ -45,6 +42,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     """
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.gates import parse_gate
+    from loopserve_cli.replay.measuring import measure
     from loopserve_cli.replay.script import read_scripts
 
     names = [profile.name for profile in options.profiles]
@@ -57,11 +55,11 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         console = CleanConsole(stderr=True)
         if options.out not in (None, book.path):
             console.print(f"{options.out} holds another run; this one goes to {book.path}", soft_wrap=True)
-        records, environment, ended_by = measure(options, scripts, console, open_engine, book)
+        records, ended_by = measure(options, scripts, console, open_engine, book)
         # A disk that refused a turn refuses more; that is told once.
         told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
         with contextlib.suppress(*told):
-            report(options, scripts, records, environment, console, book)
+            report(options, scripts, records, book.environment, console, book)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
@@ -81,59 +79,6 @@ def check_names(names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"profile {twice!r} is given twice; use --repeat to measure it again")
-
-
-def measure(
-    options: ReplayOptions, scripts: Sequence[Script], console: Console, open_engine: OpenEngine, book: Book
-) -> tuple[list[TurnRecord], dict[str, Any], BaseException | None]:
-    """Load, warm up and replay; the records, the environment, and what cut it short.
-
-    What comes before a turn was measured, an interrupt aside, is raised.
-    """
-    from loopserve_cli.collector import settled
-    from loopserve_cli.engine.layerwise import told_within
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.measure.progress import Progress
-    from loopserve_cli.replay.document import command_of
-    from loopserve_cli.replay.missing import missing_passes, turns_to_do
-    from loopserve_cli.replay.runner import Runner
-    from loopserve_cli.replay.watch import watching
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
-    environment = book.environment
-    runner: Runner | None = None
-    ended_by: BaseException | None = None
-    for script in scripts:
-        if script.history != options.history:
-            say(f"{script.id}: the file does not have all answers, so the model's own are kept (history: live)")
-    turns = sum(len(script.exchanges) for script in scripts) * len(options.profiles) * options.repeat
-    kept = [turn.record for turn in book.kept]
-    missing = missing_passes(options, scripts, kept)
-    to_do = turns_to_do(scripts, missing)
-    if options.resume is not None:
-        say(f"resuming {book.path}: {to_do.total()} of {turns} turns are missing")
-    try:
-        engine = open_engine(options, say)
-        environment = book.begin(engine, command_of(options, scripts), describe(engine.device))
-        progress = Progress([profile.name for profile in options.profiles], turns, to_do, kept)
-        with watching(console, progress, options.repeat) as watch:
-            runner = Runner(engine, options, scripts, watch, missing, book.date, book.keep, book.kept)
-            watch.draws_while_decoding = engine.device == "cpu"
-            say("warm-up: one short turn per profile, not recorded")
-            if options.fidelity:
-                say(FIDELITY)
-            runner.warm_up()
-            with settled(), told_within(engine, watch.event):
-                runner.run()
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) and not (runner and runner.measured):
-            raise
-        ended_by = error
-    environment["loadavg_end"] = load_average()
-    measured = book.all_with(runner.measured if runner is not None else [])
-    return [turn.record for turn in measured], environment, ended_by
 
 
 def report(

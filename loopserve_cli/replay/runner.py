@@ -22,7 +22,9 @@ from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
 from loopserve_cli.profile import Profile
 from loopserve_cli.replay.agreement import Measured
+from loopserve_cli.replay.failed import completed, failed_turn
 from loopserve_cli.replay.missing import Pass, first_measured
+from loopserve_cli.replay.order import order_of
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.teacher import Teacher
 from loopserve_cli.stats import TurnRecord, versions
@@ -58,12 +60,6 @@ class Watcher(Protocol):
         """Something that the user should not miss."""
 
 
-def rotated(profiles: Sequence[Profile], by: int) -> list[Profile]:
-    """The profiles, starting `by` places further on."""
-    start = by % len(profiles)
-    return [*profiles[start:], *profiles[:start]]
-
-
 class Runner:
     """One replay. `measured` holds every turn that ended, also when the run is interrupted."""
 
@@ -77,11 +73,13 @@ class Runner:
         date: str,
         keep: Callable[[Measured], None],
         kept: Sequence[Measured] = (),
+        first_index: int = 0,
     ) -> None:
         """Measure nothing yet.
 
         `missing` says what is to run, `date` is that of dialogues without one, and `keep` is given every turn as soon
-        as it is over; `kept` are those of an earlier run that this one goes on with.
+        as it is over; `kept` are those of an earlier run that this one goes on with. `first_index` is where these
+        dialogues begin among those of the whole replay.
         """
         self.engine = engine
         self.options = options
@@ -92,6 +90,7 @@ class Runner:
         self._missing = missing
         self._keep = keep
         self._kept = kept
+        self._first_index = first_index
         self.teacher.recall(kept)
         self._versions = versions()
         self._told: set[str] = set()
@@ -110,10 +109,10 @@ class Runner:
     def run(self) -> None:
         """Every repeat of every dialogue under every profile, in the order the module describes."""
         for repeat in range(1, self.options.repeat + 1):
-            for index, script in enumerate(self.scripts):
+            for index, script in enumerate(self.scripts, start=self._first_index):
                 if repeat == 1:
                     self._reference_again(script)
-                for profile in self._order(repeat, index):
+                for profile in order_of(self.options.profiles, repeat, index):
                     done = self._missing.get((script.id, profile.name, repeat))
                     if done is None:
                         continue
@@ -135,13 +134,6 @@ class Runner:
         kept = {t.record.turn: t for t in of_full if t.record.repeat == 1 and t.record.turn and not t.record.error}
         if kept:
             self.teacher.again(script, self._conversation, kept)
-
-    def _order(self, repeat: int, index: int) -> list[Profile]:
-        """The profiles as they go over the dialogue of that index in that repeat."""
-        order = rotated(self.options.profiles, repeat - 1 + index)
-        if repeat == 1:
-            order.sort(key=lambda profile: profile is not self.teacher.reference)
-        return order
 
     def _dialogue(self, script: Script, profile: Profile, repeat: int, first: int) -> Iterator[Measured]:
         """The dialogue's turns from the first to be measured on; the history before it is fed as it was then.
@@ -220,27 +212,11 @@ class Runner:
 
     def _complete(self, record: TurnRecord, profile: Profile, repeat: int) -> TurnRecord:
         """The record with what the replay knows and the engine does not."""
-        return replace(
-            record,
-            profile=profile.name,
-            repeat=repeat,
-            quant=record.quant or self.options.model.quant,
-            seed=record.seed if record.seed is not None else self.options.sampling.seed,
-            versions=record.versions or self._versions,
-        )
+        return completed(record, self.options, profile.name, repeat, self._versions)
 
     def _failed(
         self, script: Script, profile: Profile, repeat: int, turn: int, error: BaseException, left: int
     ) -> TurnRecord:
-        """The record of a turn that did not end; what was not measured is None."""
+        """The record of a turn that did not end."""
         lines = str(error).splitlines() or [type(error).__name__]
-        unrun = f" ({left} later turn{'s' if left > 1 else ''} not run)" if left else ""
-        record = TurnRecord(
-            conversation_id=script.id,
-            turn=turn,
-            model=self.engine.model_name,
-            device=self.engine.device,
-            dtype=self.engine.dtype,
-            error=lines[0] + unrun,
-        )
-        return self._complete(record, profile, repeat)
+        return self._complete(failed_turn(self.engine, script.id, turn, lines[0], left), profile, repeat)
