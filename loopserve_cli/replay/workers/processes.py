@@ -54,7 +54,7 @@ class Processes:
         ours, theirs = context.Pipe()
         job = self._job.on(self.shares[worker], dtype)
         process = context.Process(target=serve, args=(theirs, job), name=f"loopserve worker {worker + 1}", daemon=True)
-        with _terminal_unheard():
+        with terminal_unheard():
             process.start()
         theirs.close()
         listener = threading.Thread(target=self._listen, args=(worker, process, ours), daemon=True)
@@ -118,7 +118,7 @@ def reason(exitcode: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _terminal_unheard() -> Iterator[None]:
+def terminal_unheard() -> Iterator[None]:
     """A process that is started inside never hears what a terminal sends; here it arrives afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
