@@ -6,13 +6,14 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from loopserve_cli.measure.turn_key import TurnKey, key_of
 from loopserve_cli.stats import TurnRecord
 
 # A turn of a dialogue, by the dialogue's id and the turn's number: it takes about as long in every repeat.
 Place = tuple[str, int]
+# One of its repeats, which every profile has.
+Turn = tuple[str | None, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class Progress:
         """Of `total` turns each is still to be run as often as `to_do` says; `clock` gives seconds."""
         self.profiles = profiles
         self.total = total
-        self._records = {key_of(record): record for record in kept}
+        self._records: dict[str, dict[Turn, TurnRecord]] = {profile: {} for profile in profiles}
+        for record in kept:
+            self._add(record)
         self._to_do = Counter(to_do)
         self._took: dict[Place, list[float]] = {}
         self._clock = clock
@@ -67,7 +70,7 @@ class Progress:
         now = self._clock()
         place = (record.conversation_id or "", record.turn or 0)
         self._took.setdefault(place, []).append(now - self._last)
-        self._records[key_of(record)] = record
+        self._add(record)
         self._to_do[place] -= 1
         self._last, self._left = now, None
 
@@ -105,18 +108,23 @@ class Progress:
 
     def so_far(self) -> list[SoFar]:
         """Every profile's row, the first one's first; one without a turn yet has only unknowns."""
-        rows = {profile: self._of(profile) for profile in self.profiles}
+        rows = self._records
         begun = [row for row in rows.values() if row]
         common = set.intersection(*map(set, begun)) if begun else set()
-        return [self._row(profile, own, rows[self.profiles[0]], common or set(own)) for profile, own in rows.items()]
+        first = rows[self.profiles[0]]
+        return [self._row(profile, rows[profile], first, common or set(rows[profile])) for profile in self.profiles]
 
-    def _of(self, profile: str) -> dict[TurnKey, TurnRecord]:
-        """A profile's turns that did not fail, by a key that is the same for every profile."""
-        found = {key: record for key, record in self._records.items() if key.profile == profile}
-        return {replace(key, profile=None): record for key, record in found.items() if record.error is None}
+    def _add(self, record: TurnRecord) -> None:
+        """Count a turn that did not fail; one that was measured before, anew."""
+        of_profile = self._records.setdefault(record.profile or "", {})
+        turn = (record.conversation_id, record.repeat, record.turn)
+        if record.error is None:
+            of_profile[turn] = record
+        else:
+            of_profile.pop(turn, None)
 
     def _row(
-        self, profile: str, own: dict[TurnKey, TurnRecord], first: dict[TurnKey, TurnRecord], shared: set[TurnKey]
+        self, profile: str, own: dict[Turn, TurnRecord], first: dict[Turn, TurnRecord], shared: set[Turn]
     ) -> SoFar:
         times = [own[key] for key in shared if key in own]
         pairs = [(first[key], own[key]) for key in own if key in first and own is not first]

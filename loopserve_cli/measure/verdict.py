@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
+from loopserve_cli.measure.ratio import Ratio, by_place, geometric_mean, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
 from loopserve_cli.stats import TurnRecord, spread_of
 
@@ -94,8 +94,7 @@ def ceiling(own: Iterable[TurnRecord], other: Sequence[TurnRecord]) -> float | N
     }
     if not whole or not whole.keys() <= rest.keys():
         return None
-    most = ratio_of(paired(whole, rest))
-    return None if most is None else most.ratio
+    return geometric_mean(paired(whole, rest))
 
 
 def _at_the_longest(records: Sequence[TurnRecord]) -> tuple[float | None, float | None, float | None]:
