@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.segment import Segment, SegmentLines
 from rich.text import Text
 
+from loopserve_cli.bundled_files import bundled_path
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.dashboard.panel import Panel
 from loopserve_cli.chat.dashboard.source import dialogue
@@ -25,7 +26,6 @@ from loopserve_cli.chat.session import Session
 from loopserve_cli.chat.view import PlainView
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.demo.files import bundled_path
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 from loopserve_cli.engine.loader import load

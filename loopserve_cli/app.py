@@ -12,22 +12,15 @@ from typing import Annotated
 import typer
 
 from loopserve_cli import __version__, completions
-from loopserve_cli.bench.decode.flags import decode_flags
-from loopserve_cli.bench.decode.options import DecodeOptions
-from loopserve_cli.bench.device.flags import device_flags
-from loopserve_cli.bench.device.options import DeviceOptions
-from loopserve_cli.bench.flags import turns_flags
-from loopserve_cli.bench.kernels.flags import kernels_flags
-from loopserve_cli.bench.kernels.options import KernelsOptions
-from loopserve_cli.bench.options import TurnsOptions
+from loopserve_cli.bench_commands import bench
 from loopserve_cli.chat_command import NEWEST, ChatCommand
+from loopserve_cli.command_group import help_if_bare
 from loopserve_cli.config import DTYPES, ON_FULL, THINKING, UIS, ChatOptions, ModelOptions
 from loopserve_cli.edge import INTERRUPTED, guarded
 from loopserve_cli.examples import epilog
 from loopserve_cli.flags import (
     Json,
     Sampling,
-    Settings,
     SpecialTokens,
     Strict,
     model_flags,
@@ -36,8 +29,11 @@ from loopserve_cli.flags import (
     sampling_flags,
     takes,
 )
+from loopserve_cli.measure.compare.options import CompareOptions, compare_flags
 from loopserve_cli.printable import printable_line
 from loopserve_cli.profile import Profile
+from loopserve_cli.profiles_commands import profiles
+from loopserve_cli.replay.endpoint_flags import Beside, endpoint_flags
 from loopserve_cli.replay.flags import Asked, replay_flags
 
 CHAT_TEMPERATURE = 0.7
@@ -50,8 +46,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Time the engine on made-up and bundled dialogues.", epilog=epilog("bench"))
-profiles = typer.Typer(help="Acceleration profiles: list, show or check them.", epilog=epilog("profiles"))
 app.add_typer(bench, name="bench")
 app.add_typer(profiles, name="profiles")
 
@@ -68,14 +62,6 @@ def root(
         typer.echo(f"loopserve {__version__}")
         raise typer.Exit
     help_if_bare(context)
-
-
-@bench.callback(invoke_without_command=True)
-@profiles.callback(invoke_without_command=True)
-def help_if_bare(context: typer.Context) -> None:
-    """With no command: the help."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @app.command(cls=ChatCommand, epilog=epilog("chat"))
@@ -132,9 +118,10 @@ def chat(
 
 
 @app.command(epilog=epilog("replay"))
-@takes(asked=replay_flags, model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
+@takes(asked=replay_flags, beside=endpoint_flags, model=model_flags, profiles=profiles_flags, sampling=sampling_flags)
 def replay(
     asked: Asked,
+    beside: Beside,
     model: ModelOptions,
     profiles: tuple[Profile, ...],
     sampling: Sampling,
@@ -142,11 +129,30 @@ def replay(
     strict: Strict = False,
     json: Json = False,
 ) -> int:
-    """Run dialogues again and time every turn, under one profile or several."""
-    options = asked(model, sampling(0.0), profiles)
+    """Run dialogues again and time every turn, under one profile or several, or at a server."""
+    options = beside(asked(model, sampling(0.0), profiles))
     from loopserve_cli.replay import run
 
     return run(replace(options, special_tokens=special_tokens, strict=strict, json=json))
+
+
+@app.command(epilog=epilog("report"))
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that replay wrote with --out.")],
+) -> int:
+    """Make report.html of a run again: its figures, verdict and records as one page that opens offline."""
+    from loopserve_cli.replay.report_command import run
+
+    return run(folder)
+
+
+@app.command(epilog=epilog("compare"))
+@takes(options=compare_flags)
+def compare(options: CompareOptions, json: Json = False) -> int:
+    """Say what changed from one replay to another beyond noise, turn by turn."""
+    from loopserve_cli.replay.compare import run
+
+    return run(replace(options, json=json))
 
 
 @app.command(epilog=epilog("convert"))
@@ -201,76 +207,6 @@ def chats(
     from loopserve_cli.chats.report import run
 
     return run(words or [], json)
-
-
-@bench.command("turns", epilog=epilog("bench turns"))
-@takes(options=turns_flags, model=model_flags)
-def bench_turns(options: TurnsOptions, model: ModelOptions, json: Json = False) -> int:
-    """Time a profile, or several, against transformers' own generate or another profile, on the same tokens."""
-    from loopserve_cli.bench import run_turns
-
-    return run_turns(replace(options, model=model, json=json))
-
-
-@bench.command("decode", epilog=epilog("bench decode"))
-@takes(options=decode_flags, model=model_flags)
-def bench_decode(options: DecodeOptions, model: ModelOptions, json: Json = False) -> int:
-    """Time output tokens under several profiles in turn, beside what the memory's bandwidth allows."""
-    from loopserve_cli.bench.decode import run_decode
-
-    return run_decode(replace(options, model=model, json=json))
-
-
-@bench.command("kernels", epilog=epilog("bench kernels"))
-@takes(options=kernels_flags)
-def bench_kernels(options: KernelsOptions, json: Json = False) -> int:
-    """Time one layer's sparse attention against the best dense one, and measure what its lines really hold."""
-    from loopserve_cli.bench.kernels import run_kernels
-
-    return run_kernels(replace(options, json=json))
-
-
-@bench.command("device", epilog=epilog("bench device"))
-@takes(options=device_flags)
-def bench_device(options: DeviceOptions, json: Json = False) -> int:
-    """Qualify this machine in stages: what it can do at best, what the kernels reach, whether all of it runs."""
-    from loopserve_cli.bench.device import run_device
-
-    return run_device(replace(options, json=json))
-
-
-@profiles.command("list", epilog=epilog("profiles list"))
-def profiles_list() -> int:
-    """The profiles by name."""
-    from loopserve_cli.profiles_view import list_profiles
-
-    return list_profiles()
-
-
-@profiles.command("show", epilog=epilog("profiles show"))
-def profiles_show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="A profile's name, a .toml file, or NAME+SECTION.KEY=VALUE.",
-            autocompletion=completions.profiles,
-        ),
-    ],
-    settings: Settings = None,
-) -> int:
-    """A profile's settings as they take effect, and where they were read."""
-    from loopserve_cli.profiles_view import show_profile
-
-    return show_profile(name, settings or [])
-
-
-@profiles.command("check", epilog=epilog("profiles check"))
-def profiles_check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")]) -> int:
-    """Whether a profile's file is right, or the first thing that is wrong in it."""
-    from loopserve_cli.profiles_view import check_profile
-
-    return check_profile(file)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.profile import LONGEST, Profile, brief
 from loopserve_cli.shapes import random_shape
@@ -30,6 +31,17 @@ def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
     return number
 
 
+def lengths(flag: str, text: str) -> tuple[int, ...]:
+    """Ascending lengths from "4096,16k"."""
+    return tuple(sorted({length(flag, word, example="4096,16k") for word in text.split(",")}))
+
+
+def check_device(what: str, name: str) -> None:
+    """Refuse what is no device's name, whether or not it is here; raises UsageError that names `what`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise UsageError(f"unknown {what} {name!r}; choose auto, cpu, cuda or cuda:N")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """Which model, and how it is loaded. `device` is "auto", "cpu", "cuda" or "cuda:N".
@@ -52,8 +64,7 @@ class ModelOptions:
             raise UsageError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.quant is not None and self.quant not in QUANTS:
             raise UsageError(f"unknown quantisation {self.quant!r}; choose one of {', '.join(QUANTS)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise UsageError(f"unknown device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        check_device("device", self.device)
         if self.context is not None and not 1 <= self.context <= MAX_LENGTH:
             raise UsageError(f"--context is {brief(self.context)}, but must be from 1 to {MAX_LENGTH}")
         if random_shape(self.model) is not None and self.quant is not None:
@@ -144,10 +155,12 @@ class ReplayOptions:
     """What `loopserve replay` was asked for. `transcripts` are paths, - for stdin, or demo, demo:long, demo:xlong.
 
     `strict` refuses a file for one bad record, which otherwise is left out. `out` is a new run's folder, `resume` that
-    of a run which is to go on. `fidelity` forces the answers of the first repeat once more, to compare what was likely
+    of a run which is to go on. `endpoints` are servers to measure as well, or alone where there is no profile: then no
+    model is loaded here. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README. `workers` processes share the dialogues, one for each GPU, or those of the Ray
-    cluster at the address `ray`; without both, this process runs them one after the other.
+    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with. `workers` processes
+    share the dialogues, one for each GPU, or those of the Ray cluster at the address `ray`; without both, this process
+    runs them one after the other.
     """
 
     model: ModelOptions
@@ -166,16 +179,25 @@ class ReplayOptions:
     turns: bool = False
     markdown: bool = False
     resume: Path | None = None
+    baseline: Path | None = None
+    endpoints: tuple[EndpointOptions, ...] = ()
     workers: int | None = None
     ray: str | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """What turns are recorded under: the profiles, then the servers."""
+        return [profile.name for profile in self.profiles] + [endpoint.called for endpoint in self.endpoints]
+
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
+        if self.fidelity and not self.profiles:
+            raise UsageError("--fidelity looks at probabilities, which no server tells; give a --profile as well")
         if self.markdown and (self.json or self.turns):
             raise UsageError(f"--markdown shows the verdict alone; drop it, or {'--json' if self.json else '--turns'}")
         if not self.transcripts:
             raise UsageError("no dialogue to replay; give a file, or demo")
-        if not self.profiles:
+        if not self.profiles and not self.endpoints:
             raise UsageError("no profile to replay under; give --profile full")
         if self.history not in HISTORIES:
             raise UsageError(f"unknown --history {self.history!r}; choose one of {', '.join(HISTORIES)}")
@@ -189,6 +211,9 @@ class ReplayOptions:
             raise UsageError(f"--workers is {brief(self.workers)}, but must be from 1 to {MOST_WORKERS:,}")
         if self.ray is not None and not re.fullmatch(r"auto|local|[^\s:/]+:[0-9]{1,5}", self.ray):
             raise UsageError(f"--ray {self.ray!r} is no address; give auto, local or HOST:PORT")
-        if (self.workers is not None or self.ray is not None) and self.model.device.startswith("cuda:"):
+        if self.workers is not None or self.ray is not None:
             flag = "--workers" if self.ray is None else "--ray"
-            raise UsageError(f"{flag} takes one GPU after the other, not {self.model.device}; give --device cuda")
+            if self.model.device.startswith("cuda:"):
+                raise UsageError(f"{flag} takes one GPU after the other, not {self.model.device}; give --device cuda")
+            if self.endpoints:
+                raise UsageError(f"{flag} and --endpoint: a server asked by several answers later; give one of them")

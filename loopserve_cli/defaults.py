@@ -21,10 +21,11 @@ from typing import Any
 
 from loopserve_cli.config import ON_FULL, SAMPLING_RANGES, THINKING, UIS, ModelOptions, SamplingOptions
 from loopserve_cli.errors import UsageError
-from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
+from loopserve_cli.files import PROFILE_LIMIT
 from loopserve_cli.folders import config_folder
 from loopserve_cli.policy_settings import TIERS, Setting, brief, whole_name
 from loopserve_cli.profile import load_profile
+from loopserve_cli.text_file import read_text
 
 SAMPLING = "sampling"
 TIER = "tier"
@@ -81,18 +82,9 @@ def read_defaults(file: Path | None = None) -> Defaults:
     file = file or defaults_file()
     try:
         file.stat()
+        text = read_text(file, PROFILE_LIMIT, "remove it, or write the defaults in a file there")
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # nor in a home that is another user's
         return Defaults(file)
-    try:
-        text = read_file(file, PROFILE_LIMIT).decode("utf-8-sig")
-    except Refused as refusal:
-        raise UsageError(f"{file}: {refusal}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{file}: is a folder; remove it, or write the defaults in a file there") from None
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read: {error.strerror}; check its path and mode") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from loopserve_cli.errors import LoopserveError
+from loopserve_cli.errors import LoopserveError, in_a_line
 from loopserve_cli.printable import printable, printable_line
 
 INTERRUPTED = 130
@@ -139,8 +139,7 @@ def _complain(error: Exception) -> None:
     if isinstance(error, LoopserveError):
         _say(str(error))
     else:
-        first = str(error).strip().partition("\n")[0]
-        _say(f"{type(error).__name__}: {first} (run again with --debug for the traceback)")
+        _say(f"{in_a_line(error)} (run again with --debug for the traceback)")
 
 
 def _say(text: str) -> None:

@@ -29,3 +29,17 @@ class NumbersError(LoopserveError):
 
 class ContextLimitError(LoopserveError):
     """A turn that does not fit into the model's context."""
+
+
+class EndpointError(LoopserveError):
+    """A server that does not answer, or otherwise than its interface says."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, for a table or a reason: other libraries' go on for pages."""
+    return str(error).strip().partition("\n")[0]
+
+
+def in_a_line(error: BaseException) -> str:
+    """What was raised, by its kind and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"

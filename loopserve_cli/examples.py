@@ -22,6 +22,12 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("replay demo:long -p full -p loopserve", "two profiles on the same history"),
         ("replay talk.jsonl --history live --repeat 5 --out results", "five times, with records as files"),
         ("replay demo --fail-if 'ttft_ms.p50 > 500'", "exit with 3 when turns wait too long"),
+        ("replay demo -p full --endpoint http://localhost:8000/v1", "a server beside the engine here"),
+    ),
+    "report": (("report results", "its report.html, also of a killed run"),),
+    "compare": (
+        ("compare before after", "what changed between two runs of --out"),
+        ("compare before after --fail-if worse", "exit with 3 if something got worse"),
     ),
     "convert": (
         ("convert export.json talk.jsonl", "any format that replay reads, to ours"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,8 @@ from rich.text import Text
 from loopserve_cli.printable import printable
 
 PLAIN_WIDTH = 160
+# Columns of this name hold words, the others figures.
+WORDS = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
 
 
 class CleanConsole(Console):
@@ -44,9 +47,32 @@ def output_console() -> Console:
     return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def new_table() -> Table:
-    """An empty table in the common look."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def teller() -> Callable[[str], None]:
+    """Says in a dim line on stderr what goes on."""
+    console = CleanConsole(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", soft_wrap=True)
+
+    return say
+
+
+def new_table(
+    heads: Iterable[str] = (), left: Container[str] = WORDS, rows: Iterable[Iterable[str | Text]] = ()
+) -> Table:
+    """A table in the common look: columns of figures on the right, never folded, those with words on the `left`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in heads:
+        words = head in left
+        table.add_column(head, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def width_of(table: Table, console: Console) -> int:
+    """How wide a table is that nothing narrows."""
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def titled(title: str, table: Table) -> Group:

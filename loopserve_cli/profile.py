@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.files import PROFILE_LIMIT, Refused, read_file
+from loopserve_cli.files import PROFILE_LIMIT
 from loopserve_cli.nearest import hint, hint_file
 from loopserve_cli.phrases import filled, unknown_place
 from loopserve_cli.policy_settings import (
@@ -21,7 +21,6 @@ from loopserve_cli.policy_settings import (
     KEEP_DEFAULTS,
     KEEP_POLICIES,
     LONGEST,
-    NOT_EVICTING,
     POLICIES,
     PREFILL_DEFAULTS,
     PREFILL_POLICIES,
@@ -33,6 +32,8 @@ from loopserve_cli.policy_settings import (
     short_names,
     whole_name,
 )
+from loopserve_cli.profile_sections import check_tier, checked_section
+from loopserve_cli.text_file import read_text
 
 DEFAULT_PROFILE = "loopserve"
 
@@ -85,12 +86,12 @@ class Profile:
             value = value.strip()
             # Another policy begins with its own numbers: those of the old one mean nothing to it.
             table = {key: value} if key == "policy" else {**profile._section(section), key: value}
-            checked = _check_section(section, table, where=f"--set {path}={value}")
+            checked = checked_section(section, table, where=f"--set {path}={value}")
             change: dict[str, Any] = {
                 section: checked if section == "retain" else PolicyOptions(str(table["policy"]), checked)
             }
             profile = replace(profile, name=changed_name(profile.name, path, value), **change)
-        _check_tier(profile)
+        check_tier(profile.name, profile.retain["tier"], profile.keep.policy)
         return profile
 
     def _section(self, section: str) -> dict[str, Any]:
@@ -123,36 +124,6 @@ def parted(name: str) -> tuple[str, list[str]]:
     return folder + slash + base, settings
 
 
-def _check_section(section: str, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """All settings of one section without its policy name, the given ones known, in range and read by the policy."""
-    allowed = SETTINGS[section]
-    policy = table.get("policy")
-    if section in POLICIES:
-        if policy is None:
-            raise UsageError(f"{where}: [{section}] names no policy; known: {', '.join(POLICIES[section])}")
-        if not isinstance(policy, str) or policy not in POLICIES[section]:
-            raise UsageError(
-                f"{where}: unknown {section} policy {policy!r}; known: {', '.join(POLICIES[section])}"
-                f"{hint(str(policy), POLICIES[section])}"
-            )
-    settings = dict(DEFAULTS.get(section, {}).get(str(policy), {}))
-    for key, value in table.items():
-        if key == "policy" and section in POLICIES:
-            continue
-        if key not in allowed:
-            known = ", ".join(allowed)
-            raise UsageError(f"{where}: unknown key {section}.{key}; known: {known}{hint(key, allowed)}")
-        try:
-            settings[key] = allowed[key].check(f"{section}.{key}", value)
-        except UsageError as error:
-            raise UsageError(f"{where}: {error}") from None
-        if section in POLICIES and key not in POLICIES[section][str(policy)]:
-            readers = [name for name, keys in POLICIES[section].items() if key in keys]
-            belongs = f"; it belongs to {', '.join(readers)}" if readers else ""
-            raise UsageError(f"{where}: {section} policy {policy!r} has no setting {key!r}{belongs}")
-    return settings
-
-
 def profiles_folder() -> Path:
     """Where the shipped profiles lie: in the package when installed, beside it in a checkout."""
     packaged = Path(__file__).parent / "profiles"
@@ -183,21 +154,13 @@ def profile_text(name: str) -> str:
     """What stands in a profile's file; raises UsageError, with the nearest name, where there is none to read."""
     path = profile_path(name)
     try:
-        return read_file(path, PROFILE_LIMIT, streams=True).decode("utf-8-sig")
-    except Refused as refusal:
-        raise UsageError(f"{path}: {refusal}") from None
+        return read_text(path, PROFILE_LIMIT, "give a .toml file", streams=True)
     except FileNotFoundError:
         if name.endswith(".toml"):
             raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
         known = profile_names()
         listed = f"no profile {name!r}; known: {', '.join(known)}; or give the path of a .toml file"
         raise UsageError(listed + hint(name, known)) from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder; give a .toml file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}; check its path and mode") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except ValueError:
         raise UsageError(f"{name[:40]!r} is no file's name: it holds a NUL or half a character") from None
 
@@ -228,22 +191,12 @@ def parse_profile(name: str, table: Mapping[str, Any], where: str) -> Profile:
         raise UsageError(f"{where}: the description names {{{wrong[0]}}}, which is no setting{hint(*wrong)}")
     options = {}
     for section in POLICIES:
-        settings = _check_section(section, table.get(section, {}), where)
+        settings = checked_section(section, table.get(section, {}), where)
         options[section] = PolicyOptions(str(table[section]["policy"]), settings)
-    retain = {"tier": "device", **_check_section("retain", table.get("retain", {}), where)}
+    retain = {"tier": "device", **checked_section("retain", table.get("retain", {}), where)}
     profile = Profile(name, description, options["prefill"], options["keep"], retain)
-    _check_tier(profile)
+    check_tier(profile.name, profile.retain["tier"], profile.keep.policy)
     return profile
-
-
-def _check_tier(profile: Profile) -> None:
-    """Refuse to evict by a policy that does not choose, or not evenly."""
-    if profile.retain["tier"] == "evict" and profile.keep.policy in NOT_EVICTING:
-        fitting = ", ".join(name for name in KEEP_DEFAULTS if name not in NOT_EVICTING)
-        raise UsageError(
-            f"profile {profile.name}: retain.tier evict needs a keep policy with the same number of keys in every "
-            f"head, not {profile.keep.policy}; choose one of {fitting}"
-        )
 
 
 __all__ = [

@@ -5,16 +5,17 @@ Units are in the names. `None` means unknown, never zero: a value that was not m
 
 from __future__ import annotations
 
-import math
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any
 
-# Sums of larger whole numbers are no floats, so they cannot be divided or shown.
-MOST = 10**300
+from loopserve_cli.record_values import JSON_KINDS, measurable
+
+# The device of turns that a server took: what it ran on is unknown.
+ENDPOINT = "endpoint"
 PACKAGES = ("loopserve", "torch", "transformers", "triton", "bitsandbytes", "accelerate", "tokenizers")
 
 
@@ -36,7 +37,6 @@ class TurnRecord:
     reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
     that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
     step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
-    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot.
     Of the cache: the kv_store bytes are allocated, the kv_used bytes hold tokens.
     Of fidelity (replay): an answer that is given is forced token by token, tokens_forced of them. nll is their mean
     negative log-likelihood in nats, nll_change how much that is above full attention's; kl_mean is the mean KL
@@ -44,6 +44,9 @@ class TurnRecord:
     most likely tokens are the same. diverged_at is the first place where the greedy answer, left to itself, parts from
     full attention's; None where it does not, or it is unknown.
     streamed_bytes is what came from the host's memory to the device to be read (tier host), the prefill's included.
+    Of a server's answer: tokens_counted_by is "server", "tokenizer" (ours, which may differ) or "chunks"; chunks
+    is how many pieces came one after another, and where they are fewer than the tokens, itl_ms are the gaps between
+    pieces. None for local turns.
     """
 
     conversation_id: str | None = None
@@ -61,6 +64,8 @@ class TurnRecord:
     tokens_rolled_back: int | None = None
     tokens_output: int | None = None
     tokens_reasoning: int | None = None
+    tokens_counted_by: str | None = None
+    chunks: int | None = None
     output_text: str | None = None
     reasoning_text: str | None = None
     finish_reason: str | None = None
@@ -116,6 +121,11 @@ class TurnRecord:
         return self.lines_slash is not None
 
     @property
+    def memory_bytes(self) -> int | None:
+        """The device's peak where there is one, else the resident set."""
+        return self.peak_device_bytes if self.peak_device_bytes is not None else self.rss_bytes
+
+    @property
     def left_keys_out(self) -> bool:
         """Whether decoding read fewer keys than are stored."""
         return self.keys_read is not None and self.keys_stored is not None and self.keys_read < self.keys_stored
@@ -141,40 +151,10 @@ class TurnRecord:
             if not fits(value):
                 raise TypeError(f"{f.name} must be {words}")
             if isinstance(value, list):
-                known[f.name] = [number for number in value if _measurable(number)]
+                known[f.name] = [number for number in value if measurable(number)]
             else:
-                known[f.name] = value if _measurable(value) else None
+                known[f.name] = value if measurable(value) else None
         return cls(**known)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is text without half characters, which no file or terminal takes."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _measurable(value: Any) -> bool:
-    """False for what is infinite or no number, and for whole numbers of hundreds of digits."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, int) or -MOST <= value <= MOST
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, [*value, *value.values()]))
-
-
-# What a field of the record is in JSON, by its annotation, and in words.
-JSON_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "str | None": (lambda one: one is None or _is_text(one), "text or null"),
-    "int | None": (lambda one: one is None or (_is_number(one) and isinstance(one, int)), "a whole number or null"),
-    "float | None": (lambda one: one is None or _is_number(one), "a number or null"),
-    "list[float]": (lambda one: isinstance(one, list) and all(map(_is_number, one)), "a list"),
-    "dict[str, str]": (_are_texts, "an object"),
-}
 
 
 SUMMARISED = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, fixed_lines
+from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.chosen_lines import Lines
 
 
 def relative_rms(ours: Tensor, exact: Tensor) -> float:

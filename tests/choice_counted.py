@@ -28,7 +28,7 @@ def counted_choice(policy: str, keys: int = 32768, layers: int = LAYERS, **setti
         layer.update(key, key)
         turn.observe(number, torch.empty(1, HEADS, 64, SIZE, **made), key, 0.1)
     with counted():
-        turn._choose()
+        turn._selection.choose(turn._layers)
     with counted() as found:
-        turn._choose()
+        turn._selection.choose(turn._layers)
     return found

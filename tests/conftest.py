@@ -41,23 +41,34 @@ def pytest_configure(config: pytest.Config) -> None:
     """Workers of pytest-xdist share a machine's cores and one GPU: each gets its share, and asks for no more."""
     if not config.pluginmanager.hasplugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): kept by pytest-timeout, where that is installed")
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    workers = workers_beside()
     if workers == 1:
         return
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # for the processes that tests start
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(OF_GPU / workers)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none; torch is asked only if some test does."""
+def workers_beside() -> int:
+    """How many processes of pytest-xdist share the machine, this one included."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, or where several processes would share it that were not asked to."""
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in wanting:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        reason = "needs a CUDA device"
+    elif workers_beside() > 1 and "gpu" not in config.option.markexpr:
+        reason = "several processes share the GPU only where it is asked for: -m gpu -n 14, or leave -n out"
+    else:
+        return
+    for item in wanting:
+        item.add_marker(pytest.mark.skip(reason=reason))

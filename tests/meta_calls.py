@@ -8,17 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gated import silu_mul
 from loopserve_kernels.gather import gather_keys
-from loopserve_kernels.index import Index, make_index
+from loopserve_kernels.index import make_index
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.norm import add_rms_norm
-from loopserve_kernels.rotate import Rotation, rotate
+from loopserve_kernels.rotate import rotate
+from loopserve_kernels.rotation import Rotation
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.sample import make_sample
-from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace, step_write
+from loopserve_kernels.step_place import RingPlace, StorePlace, WorkingPlace
+from loopserve_kernels.step_write import step_write
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 

@@ -116,7 +116,7 @@ def verdict(kind: str) -> Verdict:
     engine = Engine(made, load_profile("loopserve").with_overrides(BOTH))
     sparse, answered = watched_turn(engine)
     assert answered, kind
-    decode = engine._held.decode
+    decode = engine._state.decode
     layers = made.model.config.get_text_config().num_hidden_layers
     return Verdict(kind, None, part(sparse, layers), part(len(decode.layers), layers), captured(decode.captures))
 

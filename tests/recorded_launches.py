@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import triton
 import triton.runtime.jit
+from sass import BINARIES
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
@@ -119,7 +119,7 @@ class Launch:
         options, signature, constants, attributes = self.packed(capability)
         source = ASTSource(self.kernel, signature, constants, attributes)
         binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options.__dict__)
-        found = resources(binary.asm["ptx"])
+        found = resources(binary.asm["cubin"])
         shape = (options.num_warps, options.num_stages)
         return Compiled(self.name, capability, *shape, found[0], binary.metadata.shared, found[1],
                         binary.asm["ptx"], binary.asm["cubin"])  # fmt: skip
@@ -140,14 +140,12 @@ def launches_of(call: Callable[[], object], capability: int = 90) -> list[Launch
     return found
 
 
-def resources(ptx: str) -> tuple[int, int]:
-    """Registers per thread and bytes spilled, as ptxas reports them."""
-    target = re.search(r"\.target (sm_\w+)", ptx).group(1)
-    ptxas = get_ptxas(int(re.sub(r"\D", "", target))).path
+def resources(cubin: bytes) -> tuple[int, int]:
+    """Registers per thread, and bytes of a thread's stack: a kernel without arrays has one for what it spills."""
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.ptx"
-        file.write_text(ptx)
-        command = [ptxas, "-v", f"--gpu-name={target}", str(file), "-o", str(file.with_suffix(".cubin"))]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", report))
-    return int(re.search(r"Used (\d+) registers", report).group(1)), spilled
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        command = [str(BINARIES / "cuobjdump"), "-res-usage", str(file)]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", report).groups()
+    return int(registers), int(stack) + int(local)

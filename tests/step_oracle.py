@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loopserve_kernels.rotate import Rotation
-from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace
+from loopserve_kernels.rotation import Rotation
+from loopserve_kernels.step_place import RingPlace, StorePlace, WorkingPlace
 
 CAPACITY = 9
 

@@ -22,7 +22,7 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.messages import Message
 from loopserve_cli.policies.prefill.chosen import ChosenLines
 from loopserve_cli.profile import Profile, load_profile
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 
 CHOOSING = ["prefill.min_new=1", "prefill.min_keys=1", "prefill.most_density=1", "prefill.local=4", "prefill.sinks=1"]
 
@@ -31,7 +31,7 @@ CHOOSING = ["prefill.min_new=1", "prefill.min_keys=1", "prefill.most_density=1",
 def state(engine: Engine) -> dict[str, Any]:
     """All that a dialogue is, its keys and values copied."""
     rows = [[part.clone() for part in layer.rows()] for layer in engine._store.layers]
-    names = (engine.profile.name, engine.policy, engine.keep, engine._held)
+    names = (engine.profile.name, engine.policy, engine.keep, engine._state)
     return {"rows": rows, "tokens": list(engine.tokens), "made_under": dict(engine.made_under), "names": names}
 
 
@@ -184,7 +184,7 @@ def test_frozen_turns_begin_where_they_were_frozen() -> None:
     talk = Conversation(engine_of("snapkv", "evict"))
     for text in ("The room of Miro is 417.", "Which room?", "Why?"):
         ask(talk, text)
-    eviction = talk.engine._held._eviction
+    eviction = talk.engine._state._eviction
     assert eviction is not None
     assert all(eviction.row(0, cut) is not None for cut in talk.began())
 
@@ -200,7 +200,7 @@ def test_what_was_read_of_each_turn_adds_up_to_the_record(profile: str) -> None:
     assert read is not None and all(layer is not None for layer in read)
     assert record.keys_read == round(statistics.fmean(sum(layer or ()) for layer in read))
     for number, layer in enumerate(read):
-        working = engine._held.decode._layers[number].buffers.working
+        working = engine._state.decode._layers[number].buffers.working
         assert working.lengths is not None and working.keys is not None
         stored = engine._store.layers[number].rows()[0][0]
         for place, (first, last) in enumerate(zip(began, [*began[1:], len(engine.tokens)], strict=True)):

@@ -80,7 +80,7 @@ def test_layers_that_lend_their_keys_are_still_compressed() -> None:
     """Gemma 4's layer 1 has no window: it reads chosen keys, while layer 3, which borrows them, reads all."""
     engine = Engine(loaded("gemma4_text"), load_profile("loopserve").with_overrides(BOTH))
     answer(engine, list(range(40, 130)))
-    assert engine._held.decode.layers == [1]
+    assert engine._state.decode.layers == [1]
 
 
 REFUSED = {

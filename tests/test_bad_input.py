@@ -732,7 +732,7 @@ CLOSED = "loopserve: standard output is closed, and answers go there; redirect i
 def shell(command: str) -> tuple[int, str]:
     """The exit code and stderr of loopserve as a shell starts it."""
     words = f"{shlex.quote(sys.executable)} -m loopserve_cli {command}"
-    done = subprocess.run(["sh", "-c", words], stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    done = subprocess.run(["sh", "-c", words], stderr=subprocess.PIPE, text=True, check=False, timeout=240)
     return done.returncode, done.stderr
 
 

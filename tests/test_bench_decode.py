@@ -18,6 +18,7 @@ from loopserve_cli.bench.decode.bound import Bound, copy_bandwidth, kv_bytes_per
 from loopserve_cli.bench.decode.options import QUESTION
 from loopserve_cli.bench.decode.rounds import Answer, time_answers
 from loopserve_cli.bench.decode.summary import summarise
+from loopserve_cli.bench.decode.tables import length_table
 from loopserve_cli.bench.kernels.clock import Clock
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.engine import Engine
@@ -98,7 +99,7 @@ def test_the_order_alternates_and_every_answer_begins_the_same(monkeypatch: pyte
     said: list[str] = []
     answers = time_answers(engines, ids, [400, 300], new_tokens=13, rounds=2, say=said.append)
     full, ours = (engine.profile.name for engine in engines)
-    order = [(a.tokens, a.round, a.record.profile) for a in answers]
+    order = [(a.tokens, a.record.repeat, a.record.profile) for a in answers]
     assert order == [(n, *rest) for n in (300, 400) for rest in [(1, ours), (1, full), (2, full), (2, ours)]]
     assert sum("filling" in line for line in said) == 4 and sum("warm-up" in line for line in said) == 2
     for answer in answers:
@@ -117,7 +118,7 @@ def test_the_order_alternates_and_every_answer_begins_the_same(monkeypatch: pyte
 
 def made(profile: str, number: int, gaps: list[float], **facts: Any) -> Answer:
     known = {"keys_read": 100, "keys_stored": 100, "kv_store_device_bytes": 0, "working_set_bytes": 0}
-    return Answer(100, number, 1, TurnRecord(profile=profile, itl_ms=gaps, tpot_ms=5.0, **known | facts))
+    return Answer(100, 1, TurnRecord(profile=profile, repeat=number, itl_ms=gaps, tpot_ms=5.0, **known | facts))
 
 
 def test_the_summary_divides_round_by_round_and_leaves_out_the_open_steps() -> None:
@@ -135,6 +136,12 @@ def test_the_summary_divides_round_by_round_and_leaves_out_the_open_steps() -> N
     assert full["bound_share"] == pytest.approx({"median": 0.325, "low": 0.25, "high": 0.4})
     assert (full["gain"], full["most_gain"], full["choosing_share"]) == (None, None, None)
     assert ours["gain"] == {"median": 1.75, "low": 1.0, "high": 2.5} and ours["most_gain"] == 2.5
+    assert full["gain_interval"] is None and ours["gain_interval"]["pairs"] == 2
+    assert ours["gain_interval"]["ratio"] == pytest.approx(2.5**0.5)
+    assert ours["gain_interval"]["low"] < 1 < ours["gain_interval"]["high"]
+    [_, _, _, gains, *_] = length_table(entry["profiles"]).columns
+    [baseline, found] = gains.cells
+    assert baseline == "" and found.startswith("~1.75 (")
     assert ours["choosing_share"] == {"median": 0.25, "low": 0.25, "high": 0.25}
     assert (full["kv_device_bytes"], full["kv_device_share"]) == (None, None)
     assert (ours["kv_full_bytes"], ours["kv_device_bytes"], ours["kv_device_share"]) == (400, 80, 0.2)

@@ -13,23 +13,25 @@ from typing import Any
 
 import pytest
 import torch
+from hand_clock import in_hand
 
 from loopserve_cli import bench
 from loopserve_cli.app import main
 from loopserve_cli.bench import decode, kernels
 from loopserve_cli.bench import device as bench_device
-from loopserve_cli.bench.device import alone, planted, stage_attention, stage_choosing, stage_tests, table, timing
+from loopserve_cli.bench.device import alone, stage_attention, stage_choosing, stage_tests, table
 from loopserve_cli.bench.device.attempt import attempt
 from loopserve_cli.bench.device.counting import counted
 from loopserve_cli.bench.device.folder import DONE, FAILED, LATE, SKIPPED, Folder, Result
 from loopserve_cli.bench.device.options import DeviceOptions
-from loopserve_cli.bench.device.planted import planted_problem
 from loopserve_cli.bench.device.process import run_stage
-from loopserve_cli.bench.device.stage_attention import KINDS, made
 from loopserve_cli.bench.device.stages import PART_S, PARTS, STAGES, Stage
 from loopserve_cli.bench.device.written_costs import measured_costs, write_costs
+from loopserve_cli.bench.kernels import clock
+from loopserve_cli.bench.kernels import problem as problems
+from loopserve_cli.bench.kernels.line_sets import KINDS, lines_of_kind
 from loopserve_cli.bench.kernels.options import LAYERS, Layer
-from loopserve_cli.bench.kernels.problem import Problem
+from loopserve_cli.bench.kernels.problem import Problem, planted_problem
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.policies.prefill import prefill_policy
 from loopserve_cli.policies.prefill.costs_file import costs_text, read_costs
@@ -283,10 +285,10 @@ def test_what_fails_says_so_in_place_of_its_figures() -> None:
     assert attempt({"keys": 5}, lambda: {"ms": 1.0}) == {"keys": 5, "ms": 1.0}
 
 
-def test_a_cpu_has_no_graph_and_no_kernels() -> None:
-    assert timing.captured_ms(lambda: None, CPU) == {"captured_ms": None, "refusal": "only a GPU has graphs"}
-    assert timing.kernels_of(lambda: None, CPU) == {"kernels": None, "device_ms": None, "by_name": None}
-    assert 2 < timing.median_ms(lambda: time.sleep(0.003), CPU) < 100
+def test_a_cpu_has_no_graph_and_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert clock.captured_ms(lambda: None, CPU) == {"captured_ms": None, "refusal": "only a GPU has graphs"}
+    assert clock.kernels_of(lambda: None, CPU) == {"kernels": None, "device_ms": None, "by_name": None}
+    assert clock.median_ms(in_hand(monkeypatch).tick, CPU) == pytest.approx(62.5)
 
 
 @pytest.mark.parametrize("size", [64, 128])
@@ -310,7 +312,7 @@ def test_a_planted_layer_has_lines_worth_choosing(size: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("rows", "keys"), [(4096, 4096), (1024, 8192)])
 def test_lines_of_one_kind_have_about_the_density_asked_for(kind: str, rows: int, keys: int) -> None:
-    lines = made(kind, 3, rows, keys, 64, CPU)
+    lines = lines_of_kind(kind, 3, rows, keys, 0.1, 64, CPU)
     index = make_index(lines, rows, keys, 64, 64)
     assert index.entries is not None
     density = index.entries.double() / causal_entries(rows, keys)
@@ -384,7 +386,7 @@ def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
     monkeypatch.setitem(LAYERS, "meta", LAYERS["cuda"])
     monkeypatch.setitem(stage_attention.DTYPES, "meta", stage_attention.DTYPES["cuda"])
-    monkeypatch.setattr(planted, "random_problem", problem)
+    monkeypatch.setattr(problems, "random_problem", problem)
     monkeypatch.setattr(stage_attention, "random_problem", problem)
     monkeypatch.setattr(stage_attention, "dense_candidates", lambda problem: {})
     for module in (stage_attention, stage_choosing):

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from loopserve_cli.app import main
 from loopserve_cli.bench.kernels.clock import Clock
-from loopserve_cli.bench.kernels.coverage import held_by
+from loopserve_cli.bench.kernels.coverage import coverage_of_lines
 from loopserve_cli.bench.kernels.dense import dense_candidates, history_and_own, pick_baseline, sdpa_call
 from loopserve_cli.bench.kernels.flex import block_mask, flex_call
 from loopserve_cli.bench.kernels.grid import Measured
 from loopserve_cli.bench.kernels.layers import CoverageTurn, coverage_of, overall
-from loopserve_cli.bench.kernels.made import make_lines, widened
+from loopserve_cli.bench.kernels.line_sets import make_lines, widened
 from loopserve_cli.bench.kernels.options import Grid, KernelsOptions, Layer
 from loopserve_cli.bench.kernels.plan import Plan
 from loopserve_cli.bench.kernels.problem import Problem, disagreement, random_problem
-from loopserve_cli.bench.kernels.shape import MadeSet, Prepared
+from loopserve_cli.bench.kernels.shape import LineSetFacts, Prepared
 from loopserve_cli.bench.kernels.summary import summarise
 from loopserve_cli.bench.kernels.variant import Timing, Variant, time_rounds, warm_up
 from loopserve_cli.errors import LoopserveError, UsageError
@@ -255,7 +255,7 @@ def timings_of(number: int, dense: float, attend: float, **more: float) -> list[
 
 
 def measured_of(*rounds: list[Timing]) -> Measured:
-    made = MadeSet(0.25, 0.2, 0.2, 0.2, 1, 1)
+    made = LineSetFacts(0.25, 0.2, 0.2, 0.2, 1, 1)
     timings = [timing for part in rounds for timing in part]
     return Measured(8, 16, len(rounds), None, Prepared((), [made], "SDPA", {"SDPA": 1.0}, None, {}), [], timings)
 
@@ -329,7 +329,7 @@ def test_coverage_over_all_rows_is_that_of_brute_force(plans, rows, keys):
     flagged[-1] = True
     index = replace(index, dense=flagged) if plans > 1 else index
     weights = exact_weights(query, torch.arange(keys - rows, keys), key, 0.3)
-    held = held_by(query, key, 0.3, lines, index, dense_rows=20, rows_at_once=64)
+    held = coverage_of_lines(query, key, 0.3, lines, index, dense_rows=20, rows_at_once=64)
     for found, cells in (
         (held.lines, wanted_cells(lines, rows, keys)),
         (held.executed, executed_mask(index, rows, keys, dense_rows=20)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,24 @@ from loopserve_cli.bench.comparison import Comparison
 from loopserve_cli.bench.comparison_tables import landmarks, print_comparison
 from loopserve_cli.bench.recorded import RecordedTurn, recorded_turns
 from loopserve_cli.bench.rounds import time_recorded, time_rounds
-from loopserve_cli.bench.tables import agreement_line, parts_table, prompt_table
+from loopserve_cli.bench.summary import (
+    FLOOR,
+    first_difference,
+    summarise,
+    verdicts_of,
+    verdicts_on_ours,
+    with_agreement,
+)
+from loopserve_cli.bench.tables import agreement_line, parts_table, prompt_table, ratio_cell
 from loopserve_cli.bench.text import prompt_ids
-from loopserve_cli.bench.timing import Timing, first_difference, spread, summarise, timing_of, with_agreement
 from loopserve_cli.config import ModelOptions
+from loopserve_cli.engine.times import token_times
 from loopserve_cli.errors import UsageError
+from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.spread import spread
+from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.profile import profile_names
+from loopserve_cli.stats import TurnRecord
 
 
 class FakeVariant:
@@ -38,7 +50,7 @@ class FakeVariant:
     def reset(self) -> None:
         self.held = []
 
-    def turn(self, ids: list[int], new_tokens: int) -> Timing:
+    def turn(self, ids: list[int], new_tokens: int) -> Measured:
         cached = len(self.held)
         assert cached == 0 or len(self.prompts[-1]) < len(ids), "a run starts empty"
         assert ids[:cached] == self.held
@@ -46,12 +58,18 @@ class FakeVariant:
         self.prompts.append(ids)
         output = list(range(100, 100 + new_tokens))
         self.held = ids + output[:-1]
-        return Timing(len(ids) - cached, cached, 10.0, [1.0] * (new_tokens - 1), output)
+        record = TurnRecord(tokens_new=len(ids) - cached, tokens_cached=cached, ttft_ms=10.0)
+        return Measured(replace(record, tpot_ms=1.0, itl_ms=[1.0] * (new_tokens - 1)), tuple(output))
 
 
-def timing(variant: str, number: int, ttft: float, output: list[int] | None = None, task: str = "prompt") -> Timing:
-    made = Timing(100, 0, ttft, [2.0, 4.0], output or [1, 2, 3])
-    return made.labelled(variant, task, number, 1)
+def timing(variant: str, number: int, ttft: float, output: list[int] | None = None, task: str = "prompt") -> Measured:
+    place = TurnRecord(conversation_id=task, profile=variant, repeat=number, turn=1)
+    made = replace(place, tokens_new=100, tokens_cached=0, ttft_ms=ttft, tpot_ms=3.0, itl_ms=[2.0, 4.0])
+    return Measured(made, tuple(output or [1, 2, 3]))
+
+
+def records_of(turns: list[Measured]) -> list[TurnRecord]:
+    return [turn.record for turn in turns]
 
 
 def test_variants_alternate_and_the_first_to_go_changes():
@@ -66,7 +84,7 @@ def test_the_warm_up_round_is_full_size_said_and_left_out():
     said: list[str] = []
     variants = [FakeVariant("loopserve", [])]
     timings = time_rounds(variants, [1, 2, 3, 4], new_tokens=3, turns=2, rounds=2, say=said.append)
-    assert [(t.round, t.task, t.turn) for t in timings] == [
+    assert [(r.repeat, r.conversation_id, r.turn) for r in records_of(timings)] == [
         (1, "prompt", 1), (1, "dialogue", 1), (1, "dialogue", 2),
         (2, "prompt", 1), (2, "dialogue", 1), (2, "dialogue", 2),
     ]  # fmt: skip
@@ -79,22 +97,20 @@ def test_a_dialogue_grows_by_its_own_answers_and_feeds_only_what_is_new():
     timings = time_rounds([variant], [1, 2, 3, 4, 5], new_tokens=2, turns=2, rounds=1, say=lambda text: None)
     assert variant.prompts[-2:] == [[1, 2], [1, 2, 100, 101, 3, 4, 5]]
     # Of the first answer's two tokens the last is not held yet, so it is fed with the second turn.
-    assert [(t.tokens_new, t.tokens_cached) for t in timings[-2:]] == [(2, 0), (4, 3)]
+    assert [(r.tokens_new, r.tokens_cached) for r in records_of(timings)[-2:]] == [(2, 0), (4, 3)]
 
 
 def test_a_variant_may_sit_the_dialogue_out():
     log: list[str] = []
     variants = [FakeVariant("loopserve", log), FakeVariant("static", log, dialogues=False)]
     timings = time_rounds(variants, [1, 2], new_tokens=2, turns=2, rounds=1, say=lambda text: None)
-    assert {t.variant for t in timings if t.task == "dialogue"} == {"loopserve"}
-    assert {t.variant for t in timings if t.task == "prompt"} == {"loopserve", "static"}
+    assert {r.profile for r in records_of(timings) if r.conversation_id == "dialogue"} == {"loopserve"}
+    assert {r.profile for r in records_of(timings) if r.conversation_id == "prompt"} == {"loopserve", "static"}
 
 
 def test_stamps_become_ttft_and_gaps():
-    made = timing_of(1.0, [1.25, 1.26, 1.29], [7, 8, 9], new=5, cached=2)
-    assert made.ttft_ms == pytest.approx(250)
-    assert made.itl_ms == pytest.approx([10, 30])
-    assert made.labelled("x", "prompt", 1, 1).tpot_ms == pytest.approx(20)
+    made = token_times([250, 260, 290], 290)
+    assert (made["ttft_ms"], made["itl_ms"], made["tpot_ms"]) == (250, [10, 30], 20)
 
 
 def test_ratios_are_taken_round_by_round():
@@ -108,8 +124,41 @@ def test_ratios_are_taken_round_by_round():
     assert [column.header for column in prompt_table(row).columns] == ["", "TTFT ms", "ratio", "TPOT ms", "ratio"]
 
 
+def rounds_of(variant: str, times: list[float], task: str = "dialogue") -> list[Measured]:
+    return [timing(variant, number, ttft, task=task) for number, ttft in enumerate(times, start=1)]
+
+
+def test_a_ratio_has_its_interval_and_a_sign_where_that_shows_nothing():
+    clear = rounds_of("loopserve", [10.0] * 5, "prompt") + rounds_of("other", [19.0, 21.0, 20.0, 20.5, 19.5], "prompt")
+    row = summarise(clear)["prompt"]["other"]
+    assert 1.8 < row["ttft_interval"]["low"] < 2 < row["ttft_interval"]["high"] < 2.2
+    assert row["ttft_interval"]["pairs"] == 5 and row["ttft_interval"]["ratio"] == pytest.approx(2, abs=0.01)
+    assert ratio_cell(row, "ttft").startswith("2.00 (1.9") and ratio_cell(row, "tpot") == "~1.00 (1.00 to 1.00)"
+    once = summarise(rounds_of("loopserve", [10.0], "prompt") + rounds_of("other", [20.0], "prompt"))["prompt"]
+    assert ratio_cell(once["other"], "ttft") == "2.00" and ratio_cell(once["loopserve"], "ttft") == ""
+    assert ratio_cell({"ttft_ratio": {"median": 1.5}}, "ttft") == "1.50"
+
+
+def test_ours_against_each_other_and_the_ceiling_is_the_floors():
+    turns = rounds_of("loopserve", [10.0, 11.0]) + rounds_of("full", [40.0, 44.0]) + rounds_of(FLOOR, [8.0, 8.8])
+    [verdict] = verdicts_on_ours(records_of(turns), ["loopserve", FLOOR, "full"])
+    assert (verdict.profile, verdict.against) == ("loopserve", "full")
+    assert verdict.first_token is not None and verdict.first_token.ratio == pytest.approx(4)
+    assert verdict.ceiling == pytest.approx(5)
+
+
+def test_each_against_the_first_turn_by_turn():
+    turns = rounds_of("full", [40.0, 44.0]) + rounds_of("snapkv", [10.0, 11.0])
+    full, snapkv, *rest = verdicts_of(records_of(turns), ["full", "absent", "snapkv"])
+    assert not rest and full.against is None and full.ttft_ms == 42
+    assert (snapkv.profile, snapkv.against) == ("snapkv", "full")
+    assert snapkv.first_token is not None and snapkv.first_token.ratio == pytest.approx(4)
+    assert Verdict.from_json(json.loads(json.dumps(asdict(snapkv)))) == snapkv
+
+
 def test_spread():
-    assert spread([3.0, 1.0, 10.0]) == {"median": 3.0, "low": 1.0, "high": 10.0}
+    assert spread([3.0, 1.0, None, 10.0]) == {"median": 3.0, "low": 1.0, "high": 10.0}
+    assert spread([None]) is None
 
 
 @pytest.mark.parametrize(("output", "token"), [([1, 9, 3], 2), ([1, 2], 3), ([1, 2, 3, 4], 4)])
@@ -215,16 +264,14 @@ def test_a_profile_against_another_shows_what_was_chosen_and_the_floor(
 
 
 def test_the_parts_of_a_ttft_stand_in_one_table() -> None:
-    common = {"tokens_new": 8, "tokens_cached": 0, "itl_ms": [1.0], "output_ids": [1, 2], "task": "prompt", "turn": 1}
     timings = [
-        Timing(variant=variant, round=1, ttft_ms=ttft, select_ms=choosing, attention_ms=attention, density=density,
-               tpot_ms=1.0, **common)
+        Measured(replace(timing(variant, 1, ttft).record, select_ms=choosing, attention_ms=attention, density=density))
         for variant, ttft, choosing, attention, density in (
             ("loopserve", 700.0, 50.0, 150.0, 0.1),
             ("full", 1500.0, 0.0, 1000.0, 1.0),
             ("transformers", 1600.0, None, None, None),
         )
-    ]  # fmt: skip
+    ]
     rows = summarise(timings)["prompt"]
     assert rows["loopserve"]["rest_ms"]["median"] == 500 and rows["transformers"]["rest_ms"] is None
     columns = {column.header: list(column.cells) for column in parts_table(rows).columns}
@@ -292,7 +339,7 @@ def test_a_recorded_answer_takes_the_place_of_the_generated_one():
     # Each round: the prompt at once, and the dialogue; its answers are never in a later prompt.
     assert variant.prompts == [[1, 2, 3, 7, 8, 4, 5], [1, 2, 3], [1, 2, 3, 7, 8, 4, 5]] * 2
     assert variant.fed == [[7, 8], [7, 8]]
-    assert [(t.task, t.turn, t.tokens_new, t.tokens_cached) for t in timings] == [
+    assert [(r.conversation_id, r.turn, r.tokens_new, r.tokens_cached) for r in records_of(timings)] == [
         ("prompt", 1, 7, 0), ("dialogue", 1, 3, 0), ("dialogue", 2, 2, 5),
     ]  # fmt: skip
 
@@ -300,20 +347,22 @@ def test_a_recorded_answer_takes_the_place_of_the_generated_one():
 def test_who_cannot_take_an_answer_back_runs_the_prompt_alone():
     variants = [RewindingFake("full", []), RewindingFake("static", [], rewinds=False)]
     timings = time_recorded(variants, TALK, new_tokens=2, rounds=1, say=lambda text: None)
-    assert [(t.variant, t.task) for t in timings if t.variant == "static"] == [("static", "prompt")]
+    assert [(r.profile, r.conversation_id) for r in records_of(timings) if r.profile == "static"] == [
+        ("static", "prompt")
+    ]
 
 
 def test_a_template_that_writes_old_turns_anew_is_rewound_to_where_it_still_agrees():
     variant = RewindingFake("full", [])
     talk = [TALK[0], RecordedTurn([1, 9, 9, 9, 4], 3)]
-    [*_, last] = time_recorded([variant], talk, new_tokens=2, rounds=1, say=lambda text: None)
+    [*_, last] = records_of(time_recorded([variant], talk, new_tokens=2, rounds=1, say=lambda text: None))
     assert variant.fed == [[9, 9], [9, 9]]
     assert (last.tokens_new, last.tokens_cached) == (2, 3)
 
 
 def test_what_was_lost_in_rewinding_is_fed_again():
     variant = RewindingFake("full", [], forgets=True)
-    [*_, last] = time_recorded([variant], TALK, new_tokens=2, rounds=1, say=lambda text: None)
+    [*_, last] = records_of(time_recorded([variant], TALK, new_tokens=2, rounds=1, say=lambda text: None))
     assert variant.fed == [[1, 2, 3, 7, 8]] * 2
     assert (last.tokens_new, last.tokens_cached) == (2, 5)
 
@@ -341,7 +390,7 @@ def test_agreement_is_the_share_of_places_with_full_attentions_token():
         timing("snapkv", 2, 1, [9, 9, 9, 9]),
         timing("snapkv", 2, 1, [1], task="dialogue"),
     ]
-    agreements = [t.agreement for t in with_agreement(timings, "full")]
+    agreements = [r.agreement for r in records_of(with_agreement(timings, "full"))]
     assert agreements == [None, 0.5, None, 1.0, None]
     assert with_agreement(timings, None) == timings
     summary = summarise(with_agreement(timings, "full")[:4], ["full", "snapkv"])
@@ -485,7 +534,7 @@ def test_every_profile_fits_the_terminal(tiny_model: Path, capsys, monkeypatch):
         assert max(map(len, out.splitlines())) <= width
         assert "…" not in out and "151,338 x10.25" in out
         for name in profile_names():
-            assert sum(line.split()[:1] == [name] for line in out.splitlines()) == 3
+            assert sum(line.split()[:1] == [name] for line in out.splitlines()) == 4
         assert out.count("turn 13") == 2
         assert f"{turns} of 13 turns are shown" in out
         assert "of those that read everything (full, transformers" in " ".join(out.split())
@@ -515,13 +564,14 @@ def test_the_dynamic_cache_rewinds_and_goes_on():
     variant.feed(prompt[20:50])
     again = variant.turn(prompt, 6)
     assert again.output_ids == at_once.output_ids
-    assert (again.tokens_new, again.tokens_cached, again.keys_stored) == (10, 50, 65)
+    record = again.record
+    assert (record.tokens_new, record.tokens_cached, record.keys_stored) == (10, 50, 65)
 
 
 def test_those_that_read_everything_must_answer_alike(capsys, monkeypatch):
     class Odd(RewindingFake):
-        def turn(self, ids: list[int], new_tokens: int) -> Timing:
-            return replace(super().turn(ids, new_tokens), output_ids=[5] * new_tokens)
+        def turn(self, ids: list[int], new_tokens: int) -> Measured:
+            return replace(super().turn(ids, new_tokens), output_ids=(5,) * new_tokens)
 
     def status(exact: tuple[str, ...], dtype: str) -> int:
         variants = [RewindingFake("full", []), Odd("odd", [])]
@@ -555,6 +605,7 @@ class Caught:
         ("--profile h2o --profile h2o", {"profiles": (), "profile": "h2o"}),
         ("--profile h2o --profile full --against transformers", {"against": "transformers", "tokens": 16384}),
         ("--dialogue demo:long", {"profiles": ("full",), "against": "transformers", "tokens": None, "turns": 4}),
+        ("--tokens 2k --rounds 3", {"tokens": 2048, "rounds": 3}),
         ("--dialogue demo --tokens 99 --new-tokens 8", {"dialogue": "demo", "tokens": 99, "new_tokens": 8}),
     ],
 )
@@ -579,7 +630,7 @@ UNRUNNABLE = {
     "--dialogue demo --turns 3": (
         "--turns cuts the synthetic dialogue, but demo has its own; shorten it with --tokens"
     ),
-    "--dialogue demo --tokens 0": "--tokens is 0, but must be at least 1",
+    "--dialogue demo --tokens 0": "--tokens: '0' is no length from 1 to 16777216; write for example 4096 or 16k",
     "--dialogue demo --tokens 9": "--tokens 9 is under the first turn of demo, which is {first} tokens; give more",
     "--dialogue demo:xlong --new-tokens 5": (
         "--dialogue demo:xlong with its last answer is {needed} tokens, but {model} reads at most 4096; "

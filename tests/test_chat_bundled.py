@@ -12,11 +12,11 @@ from prompt_toolkit.document import Document
 from test_chat_start import engine, home, options, said, talk
 
 from loopserve_cli.app import main
+from loopserve_cli.bundled_files import TRANSCRIPTS, bundled_path, transcripts_folder
 from loopserve_cli.chat import run
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.completion import CommandCompleter
-from loopserve_cli.demo.files import TRANSCRIPTS, bundled_path, transcripts_folder
 from loopserve_cli.errors import UsageError
 from loopserve_cli.transcript import Header, read_dialogues
 

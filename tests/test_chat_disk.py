@@ -11,10 +11,10 @@ import pytest
 from chat_fakes import ScriptedEngine, dialogue_of, engine_of, make_session, printed
 from test_chat_start import options, said, talk
 
-from loopserve_cli.chat import kept, run, start
+from loopserve_cli.chat import kv_file, run, start
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.commands import dispatch
-from loopserve_cli.chat.places import new_transcript, transcripts_folder
+from loopserve_cli.chat.paths import new_transcript, transcripts_folder
 from loopserve_cli.config import ChatOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.errors import LoopserveError, UsageError
@@ -259,10 +259,10 @@ def test_no_two_transcripts_share_a_cache() -> None:
         "t.JSONL",
         ".jsonl",
     ]
-    caches = {kept.beside(Path(name)).name for name in names}
+    caches = {kv_file.beside(Path(name)).name for name in names}
     assert len(caches) == len(names)
-    assert kept.beside(Path("t.jsonl")).name == "t.kv.safetensors"
-    assert kept.beside(Path("t.txt")).name == "t.txt.transcript.kv.safetensors"
+    assert kv_file.beside(Path("t.jsonl")).name == "t.kv.safetensors"
+    assert kv_file.beside(Path("t.txt")).name == "t.txt.transcript.kv.safetensors"
 
 
 def test_a_cache_under_its_name_of_before_is_found_where_it_is_clear_whose() -> None:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from chat_fakes import make_session, printed
 
-from loopserve_cli.chat import kept
+from loopserve_cli.chat import kv_file
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.repl import step
 from loopserve_cli.chat.session import Attachment, Session
@@ -79,7 +79,7 @@ def test_a_dialogue_far_too_long_is_never_tokenised(monkeypatch: pytest.MonkeyPa
     session = session_of()
     not_tokenised(session, monkeypatch)
     session.conversation.load([Message("user", FAR_TOO_LONG), Message("assistant", "yes")])
-    kept.feed(session, Path("none.jsonl"))
+    kv_file.feed(session, Path("none.jsonl"))
     for line in ("more?", "/tokens", "/undo"):
         step(session, line)
     shown, told = printed(session)
@@ -93,7 +93,7 @@ def test_a_long_answer_counts_once_the_template_wrote_it(monkeypatch: pytest.Mon
     session = session_of()
     not_tokenised(session, monkeypatch)
     session.conversation.load([Message("user", "hi"), Message("assistant", FAR_TOO_LONG)])
-    kept.feed(session, Path("none.jsonl"))
+    kv_file.feed(session, Path("none.jsonl"))
     assert printed(session)[1].count("not prefilled") == 1
 
 
@@ -116,7 +116,7 @@ def test_a_model_that_computes_no_numbers_does_not_end_the_chat(monkeypatch: pyt
         raise NumbersError("tiny computed NaN")
 
     monkeypatch.setattr(session, "feed", nan)
-    kept.feed(session, Path("none.jsonl"))
+    kv_file.feed(session, Path("none.jsonl"))
     assert printed(session)[1] == "the history is not prefilled: tiny computed NaN\n"
 
 

@@ -12,6 +12,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from loopserve_cli.bundled_files import bundled_path
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.completion import CommandCompleter
 from loopserve_cli.chat.newcomer import asides, banner
@@ -21,7 +22,6 @@ from loopserve_cli.chat.session import Session
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
 from loopserve_cli.demo.examples import EXAMPLES, FIRST
-from loopserve_cli.demo.files import bundled_path
 from loopserve_cli.demo.grammar import outside
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import load

@@ -15,9 +15,9 @@ from test_keep import SCALING, policy_of, random_parts
 from test_tiers import GROUPS, SIZE, engine_of, tails
 from test_tiers import LAYERS as TINY_LAYERS
 
-from loopserve_cli.engine.decoding import accumulate
 from loopserve_cli.engine.host_tier import HostLayer
-from loopserve_cli.policies.keep import Seen
+from loopserve_cli.engine.layer_decoding import accumulate
+from loopserve_cli.policies.keep import ScoringWindow
 from loopserve_kernels import gather_triton, key_mass_triton
 
 POLICIES = ("streaming", "snapkv", "adakv", "h2o", "progressive")
@@ -25,14 +25,14 @@ MOST_LAUNCHES = 200
 ROW = GROUPS * SIZE * 4  # bytes of one token's key, or value, in one layer
 
 
-def layers_seen(policy: str, keys: int) -> list[Seen]:
+def layers_seen(policy: str, keys: int) -> list[ScoringWindow]:
     window = policy_of(policy).window and 8
     found = []
     for seed in range(5):
         query, key, _ = random_parts(keys, keys, seed)
         rows = torch.arange(keys - window, keys)
         summed = accumulate(None, query, key, SCALING) if policy == "h2o" else None
-        found.append(Seen(query[:, rows], rows, key, SCALING, summed))
+        found.append(ScoringWindow(query[:, rows], rows, key, SCALING, summed))
     return found
 
 
@@ -42,7 +42,7 @@ def test_layers_at_once_choose_what_each_chooses_alone(name: str) -> None:
     layers = layers_seen(name, 90)
     looked_at = []
 
-    def one_after_the_other() -> Iterator[Seen]:
+    def one_after_the_other() -> Iterator[ScoringWindow]:
         for number, layer in enumerate(layers):
             looked_at.append(number)
             yield layer

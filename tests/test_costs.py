@@ -10,19 +10,10 @@ import torch
 
 from loopserve_cli.doctor.costs import cost_check
 from loopserve_cli.errors import UsageError
-from loopserve_cli.policies.prefill import costs
-from loopserve_cli.policies.prefill.costs import (
-    ASKED,
-    MOST_LOSS,
-    Costs,
-    at,
-    costs_for,
-    model_of,
-    nearest_costs,
-    own_file,
-    shipped_file,
-)
+from loopserve_cli.policies.prefill import device_costs
+from loopserve_cli.policies.prefill.costs import ASKED, MOST_LOSS, Costs, at
 from loopserve_cli.policies.prefill.costs_file import costs_text, read_costs
+from loopserve_cli.policies.prefill.device_costs import costs_for, model_of, nearest_costs, own_file, shipped_file
 
 PLAIN = Costs(
     measured_on="cpu",
@@ -146,7 +137,7 @@ def test_the_users_own_file_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_doctor_says_whose_costs_are_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cost_check("cpu", "float32")
     assert found.status == "ok" and found.found.startswith("of attention and choosing, measured on ")
-    monkeypatch.setattr(costs, "device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(device_costs, "device_name", lambda device: "NVIDIA A100-SXM4-80GB")
     found = cost_check("cpu", "float32")
     assert (found.status, found.found) == (
         "note",

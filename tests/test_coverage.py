@@ -7,8 +7,11 @@ import torch
 from attention_oracle import exact_weights
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules, choose_lines, ranked
+from loopserve_kernels.choice import choose_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.ranking import ranked
+from loopserve_kernels.rules import Rules
 
 SCALING = 0.25
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 from chat_fakes import Screen, engine_of, make_session, printed
+from hand_clock import NOTHING_MS, TICK, in_hand
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
@@ -162,23 +163,20 @@ def tiny_session(profile: str = "full") -> Session:
     return session
 
 
-def test_drawing_is_in_no_other_time() -> None:
+def test_drawing_is_in_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:
     session = tiny_session()
     session.ask("warm up")
-    slow = 0.1
-
-    def sleeping(*_: object) -> None:
-        time.sleep(slow)
-
+    clock = in_hand(monkeypatch)
+    monkeypatch.setattr("loopserve_cli.chat.session.Shown", partial(Shown, clock))
     for name in ("prefill", "token"):
-        setattr(session.view, name, sleeping)
+        setattr(session.view, name, clock.tick)
     record = session.ask("go")
     assert record is not None and record.ui_ms is not None and record.e2e_ms is not None
     drawings = 1 + 2 * session.conversation.engine._layers + (record.tokens_output or 0)
-    assert record.ui_ms >= drawings * slow * 1e3
+    assert record.ui_ms >= drawings * TICK * 1e3
     # The last token is shown after the end.
-    assert record.e2e_ms < slow * 1e3 and (record.prefill_ms or 0) < slow * 1e3
-    assert (record.attention_ms or 0) < slow * 1e3 and sum(record.itl_ms) < slow * 1e3
+    assert record.e2e_ms < NOTHING_MS and (record.prefill_ms or 0) < NOTHING_MS
+    assert (record.attention_ms or 0) < NOTHING_MS and sum(record.itl_ms) < NOTHING_MS
 
 
 def test_a_long_chunk_tells_layer_by_layer_how_far_it_is() -> None:

@@ -77,6 +77,6 @@ def test_the_last_questions_reach_every_part_and_some_changed_facts(name: str) -
 
 
 def test_finding_the_files_needs_neither_torch_nor_the_generator() -> None:
-    code = "import sys, loopserve_cli.demo.files; print(*(m for m in sys.modules if 'torch' in m or '.demo.' in m))"
+    code = "import sys, loopserve_cli.bundled_files; print(*(m for m in sys.modules if 'torch' in m or '.demo.' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "loopserve_cli.demo.files"
+    assert done.stdout.strip() == ""

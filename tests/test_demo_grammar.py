@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from loopserve_cli.bundled_files import TRANSCRIPTS, bundled_path
 from loopserve_cli.demo import language as lang
 from loopserve_cli.demo.dialogues import MIXES, Talk
-from loopserve_cli.demo.files import TRANSCRIPTS, bundled_path
 from loopserve_cli.demo.grammar import capitalised, outside
 from loopserve_cli.transcript import read_dialogues
 

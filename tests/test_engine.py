@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from hand_clock import NOTHING_MS, TICK, in_hand
 
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine import engine as engine_module
+from loopserve_cli.engine.chunks import PREFILL_CHUNK
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import ContextLimitError, LoopserveError, ModelError
@@ -58,21 +59,22 @@ def test_one_token_has_no_time_per_output_token() -> None:
     assert record.tpot_ms is None and record.decode_tokens_per_s is None and record.itl_ms == []
 
 
-def test_a_slow_reader_is_in_no_figure() -> None:
-    engine = new_engine()
+def test_a_slow_reader_is_in_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, clock = new_engine(), in_hand(monkeypatch)
     turn = engine.turn(some_ids(20), SamplingOptions(max_new_tokens=4))
     for event in turn:
         if not isinstance(event, TurnDone):
-            time.sleep(0.05)
+            clock.tick()
         else:
-            assert event.record.e2e_ms < 5 * 50
-            assert max(event.record.itl_ms) < 50
+            assert event.record.e2e_ms < NOTHING_MS
+            assert max(event.record.itl_ms) < NOTHING_MS
+    assert clock.now >= (2 + 4) * TICK, "before and after the prefill, and at each token"
 
 
 def test_chunks_change_nothing_but_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = some_ids(130)
     whole, _ = run(new_engine(), ids, max_new_tokens=8)
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 32)
     engine = new_engine()
     events = list(engine.turn(ids, SamplingOptions(max_new_tokens=8)))
     assert [(e.done, e.total) for e in events if isinstance(e, PrefillProgress)] == [
@@ -130,7 +132,7 @@ def test_cancelling_between_tokens_keeps_what_there_is() -> None:
 
 
 def test_cancelling_in_prefill_gives_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 16)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 16)
     engine = new_engine()
     asked = iter([False, True])
     events = list(engine.turn(some_ids(64), SamplingOptions(), cancelled=lambda: next(asked)))

@@ -15,6 +15,8 @@ from loopserve_cli.examples import EXAMPLES
 RUNS = (
     "chat.run",
     "replay.run",
+    "replay.report_command.run",
+    "replay.compare.run",
     "transcript.convert",
     "doctor.run",
     "models.run",

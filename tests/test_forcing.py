@@ -17,6 +17,7 @@ from torch import Tensor
 
 from loopserve_cli.engine import engine as engine_module
 from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.forcing import Start
 from loopserve_cli.engine.stepper import Stepper
 
 UNEVEN = ("full", "adakv")
@@ -94,7 +95,7 @@ def test_what_a_policy_judges_by_is_what_the_prefill_showed() -> None:
     last = {number: int(one.ring.newest()[1].max()) for number, one in start.noted.items()}
     assert last and set(last.values()) == {start.tokens - 1}
     assert start.tokens == len(engine.tokens) - len(answer) + 1
-    blind = engine_module.Start(start.tokens, start.logits, {}, start.captures)
+    blind = Start(start.tokens, start.logits, {}, start.captures)
     rows = forced(engine, answer)
     engine.start = blind  # without it everything is read
     assert any(not torch.equal(one, other) for one, other in zip(rows, forced(engine, answer), strict=True))

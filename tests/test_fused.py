@@ -92,7 +92,7 @@ def test_every_tier_decodes_as_the_models_own_code_does(kind: str, profile: str,
     made = tiny.loaded(kind)
     engines = [Engine(one, chosen) for one in (made, with_fused(made, join=False), with_fused(made, join=False))]
     replayed = engines[2]
-    replayed._stepper = Stepper(replayed._runs, replayed._store, torch.device("cpu"), RecordedCapture)
+    replayed._stepper = Stepper(replayed._runtime.runs, replayed._store, torch.device("cpu"), RecordedCapture)
     for turn in range(3):
         answers = [run(engine, some_ids(40 + turn, seed=turn), max_new_tokens=25) for engine in engines]
         assert answers[0][0] == answers[1][0] == answers[2][0]

@@ -12,10 +12,14 @@ import torch
 
 from loopserve_cli.bench.forms import FORMS, best_form, form_lines, generate_forms
 from loopserve_cli.bench.generate import COMPILED, GENERATE, STATIC, Generate
-from loopserve_cli.bench.timing import Timing
 from loopserve_cli.errors import ModelError
+from loopserve_cli.measure.measured import Measured
+from loopserve_cli.stats import TurnRecord
 
-UNTIMED = Timing(10, 0, 100.0, [10.0] * 5, [1] * 6, task="prompt", round=1, turn=1)
+
+def timed(variant: str = "", ttft: float = 100.0, gap: float = 10.0) -> Measured:
+    place = TurnRecord(conversation_id="prompt", profile=variant, repeat=1, turn=1)
+    return Measured(replace(place, ttft_ms=ttft, itl_ms=[gap] * 5), (1,) * 6)
 
 
 class OnGpu:
@@ -54,7 +58,7 @@ def test_on_a_gpu_they_always_are_and_where_they_cannot_be_it_is_said(monkeypatc
 
 def test_the_best_is_the_shortest_from_the_first_token_to_the_last() -> None:
     times = {GENERATE: (90.0, 12.0), STATIC: (100.0, 11.0), COMPILED: (101.0, 5.0), "full": (1.0, 1.0)}
-    timings = [replace(UNTIMED, variant=name, ttft_ms=ttft, itl_ms=[tpot] * 5) for name, (ttft, tpot) in times.items()]
+    timings = [timed(name, ttft, tpot) for name, (ttft, tpot) in times.items()]
     form = Generate(tiny.model("llama", "sdpa"), 40, compiled=True)
     form.compile_ms = 7300.0
     found = best_form(timings, [object(), form])
@@ -68,7 +72,7 @@ def test_the_best_is_the_shortest_from_the_first_token_to_the_last() -> None:
         "static, compiled 126 ms",
         "generate: compiling took 7.3 s, which is in no figure",
     ]
-    assert best_form([replace(UNTIMED, variant="full")], []) is None and form_lines(None) == []
+    assert best_form([timed("full")], []) is None and form_lines(None) == []
 
 
 def test_generate_compiles_nothing_unless_that_is_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +104,7 @@ def test_the_cache_of_compiled_steps_stays_and_is_emptied() -> None:
 
 def test_a_model_that_is_not_compiled_is_no_compiled_form(monkeypatch: pytest.MonkeyPatch) -> None:
     form = Generate(tiny.model("llama", "sdpa"), 40, compiled=True)
-    monkeypatch.setattr(form, "turn", lambda ids, new_tokens: UNTIMED)
+    monkeypatch.setattr(form, "turn", lambda ids, new_tokens: timed())
     with pytest.raises(ModelError, match="does not compile"):
         form.prepare()
 
@@ -120,7 +124,7 @@ def test_compiled_steps_give_the_same_tokens_and_compile_once() -> None:
         timing = compiled.turn([3, 4, 5, 6], 12)
         compiled.reset()
         assert timing.output_ids == expected
-        assert max(timing.itl_ms) < compiled.compile_ms
+        assert max(timing.record.itl_ms) < compiled.compile_ms
     assert counters["stats"]["unique_graphs"] == graphs, "nothing is compiled in a timing"
 
 

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import conftest
 import pytest
 
 HERE = Path(__file__).parent
@@ -49,3 +51,24 @@ def test_every_gpu_test_is_collected_where_packages_of_the_chat_are_not_installe
 @pytest.mark.slow
 def test_no_file_that_is_left_out_has_a_gpu_test() -> None:
     assert collected("bare_machine") == collected(also=("-m", "(gpu)"))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "workers", "asked", "why"),
+    [
+        (False, "1", "gpu", "needs a CUDA device"),
+        (True, "1", "not slow", None),
+        (True, "14", "gpu and not slow", None),
+        (True, "2", "not slow", "several processes share the GPU only where it is asked for"),
+    ],
+)
+def test_processes_share_a_gpu_only_where_they_are_told_to(
+    gpu: bool, workers: str, asked: str, why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+    marks: list[pytest.MarkDecorator] = []
+    wanting = SimpleNamespace(get_closest_marker=lambda name: name == "gpu", add_marker=marks.append)
+    other = SimpleNamespace(get_closest_marker=lambda name: None)
+    conftest.pytest_collection_modifyitems(SimpleNamespace(option=SimpleNamespace(markexpr=asked)), [other, wanting])  # type: ignore[arg-type, list-item]
+    assert [mark.kwargs["reason"].partition(":")[0] for mark in marks] == ([] if why is None else [why])

@@ -51,7 +51,7 @@ def test_the_fused_pass_is_replayed_and_says_what_the_models_own_code_says(kind:
     eager, fused = engine_of(profile, kind=kind), engine_of(profile, kind=kind)
     parts = find_parts(fused.model, join=True)
     assert parts is not None
-    fused._runs = fused._prefiller._runs = FusedModel(parts)
+    fused._runtime.runs = fused._prefiller._runs = FusedModel(parts)
     fused._begin_under(fused.profile)
     for turn in range(3):
         ids = some_ids(50 + turn, seed=turn)

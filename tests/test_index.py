@@ -11,7 +11,8 @@ from torch import Tensor
 
 from loopserve_kernels.choice import fixed_lines
 from loopserve_kernels.executed import causal_entries, executed_entries, executed_mask, first_dense_row
-from loopserve_kernels.index import Index, build_index, make_index, make_index_torch
+from loopserve_kernels.index import build_index, make_index, make_index_torch
+from loopserve_kernels.tile_index import Index
 
 
 def times_executed(index: Index, plan: int, new: int, keys: int) -> Tensor:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from loopserve_cli.chat.figures import compression
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.decoding import DecodeTurn, accumulate
+from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import Token
+from loopserve_cli.engine.layer_decoding import accumulate
 from loopserve_cli.engine.store import Store
-from loopserve_cli.policies.keep import POLICIES, Keys, Seen, keep_policy
+from loopserve_cli.policies.keep import POLICIES, Keys, ScoringWindow, keep_policy
 from loopserve_cli.policies.keep.progressive import with_followers
 from loopserve_cli.profile import KEEP_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.stats import TurnRecord
@@ -42,9 +43,9 @@ def random_parts(rows: int, keys: int, seed: int = 0) -> tuple[Tensor, Tensor, T
     return query, key, value
 
 
-def seen(rows: int, keys: int, seed: int = 0) -> Seen:
+def seen(rows: int, keys: int, seed: int = 0) -> ScoringWindow:
     query, key, _ = random_parts(rows, keys, seed)
-    return Seen(query, torch.arange(keys - rows, keys), key, SCALING)
+    return ScoringWindow(query, torch.arange(keys - rows, keys), key, SCALING)
 
 
 def group_mass(weights: Tensor, pool: str = "mean") -> Tensor:
@@ -110,7 +111,7 @@ def test_a_key_looked_at_brings_the_next_ones_and_none_before() -> None:
     assert with_followers(mass, 0) is mass
 
 
-def snap_scores(given: Seen, width: int) -> Tensor:
+def snap_scores(given: ScoringWindow, width: int) -> Tensor:
     """SnapKV's pooled scores by hand, the window's own keys infinite."""
     rows, keys = given.query.shape[1], given.key.shape[1]
     mass = group_mass(exact_weights(given.query, given.positions, given.key, SCALING))[:, : keys - rows]
@@ -151,7 +152,7 @@ def test_h2o_keeps_heavy_hitters_and_recent_ones() -> None:
     halves = accumulate(accumulate(None, query[:, :30], key[:, :50], SCALING), query[:, 30:], key, SCALING)
     exact = group_mass(exact_weights(query, rows, key, SCALING)) * 70
     assert relative_rms(halves, exact) < 1e-5
-    keys = policy_of("h2o", budget=20).select(Seen(query[:, :0], rows[:0], key, SCALING, halves))
+    keys = policy_of("h2o", budget=20).select(ScoringWindow(query[:, :0], rows[:0], key, SCALING, halves))
     exact[:, -10:] = float("inf")
     for group in range(GROUPS):
         assert chosen(keys, group) == sorted(exact[group].topk(20).indices.tolist())
@@ -212,7 +213,7 @@ def test_other_methods_choose_once_and_add_what_is_written(name: str) -> None:
     out, turn, (query, key, value) = decoded(policy, 60, 300, seed=3)
     rows = torch.arange(60 - policy.window, 60)
     total = accumulate(None, query[:, :60], key[:, :60], SCALING)
-    keys = policy.select(Seen(query[:, rows], rows, key[:, :60], SCALING, total))
+    keys = policy.select(ScoringWindow(query[:, rows], rows, key[:, :60], SCALING, total))
     for step in (0, 1, 299):
         for head in range(HEADS):
             group = head * GROUPS // HEADS

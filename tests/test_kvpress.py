@@ -16,7 +16,7 @@ import pytest
 import torch
 from kvpress_tensors import Shape, after_rope, checksum, ranges
 
-from loopserve_cli.policies.keep import Seen, keep_policy
+from loopserve_cli.policies.keep import ScoringWindow, keep_policy
 from loopserve_cli.profile import KEEP_DEFAULTS, PolicyOptions
 
 CHOSEN = json.loads((Path(__file__).parent / "kvpress" / "chosen.json").read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def kept(shape: Shape, policy: str, settings: dict[str, Any], device: str = "cpu
     query, key = (part.to(device) for part in turned(shape))
     keep = keep_policy(PolicyOptions(policy, settings))
     rows = torch.arange(shape.keys - keep.window, shape.keys, device=device)
-    keys = keep.select(Seen(query[:, rows], rows, key, shape.size**-0.5))
+    keys = keep.select(ScoringWindow(query[:, rows], rows, key, shape.size**-0.5))
     assert keys is not None
     return [ranges(row[:count]) for row, count in zip(keys.index.tolist(), keys.count.tolist(), strict=True)]
 

@@ -81,9 +81,9 @@ def test_an_answer_crosses(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_first_message_longer_than_a_chunk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopserve_cli.engine import engine as module
+    from loopserve_cli.engine.chunks import PREFILL_CHUNK
 
-    monkeypatch.setitem(module.PREFILL_CHUNK, "cpu", 16)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 16)
     engine, reference = made(name)
     turn(engine, reference, [], range(100, 190))
 

@@ -12,10 +12,11 @@ import torch
 from attention_oracle import exact_weights, relative_rms, tensors
 from decode_oracle import exact_decode, exact_mass, ring, working_set
 
-from loopserve_kernels.choice import Rules, choose_lines
+from loopserve_kernels.choice import choose_lines
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.rules import Rules
 
 PLACES = [("cpu", 5003), pytest.param("cuda", 131072, marks=pytest.mark.gpu)]
 TYPES = [(torch.float32, 1e-5), (torch.bfloat16, 1.5e-2)]

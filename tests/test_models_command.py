@@ -15,7 +15,7 @@ import tiny
 from packages_made import install, on_path
 
 from loopserve_cli import app
-from loopserve_cli.demo.files import demo_model_folder
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.models import report
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import hub, names, sources
 from loopserve_cli.errors import ModelError
 

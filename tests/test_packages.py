@@ -9,8 +9,8 @@ import pytest
 import tiny
 from packages_made import install, on_path
 
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.engine import loader
 from loopserve_cli.engine.packages import packages_with_models
 from loopserve_cli.engine.sources import Source, resolve

@@ -23,7 +23,7 @@ from loopserve_cli.policies.prefill import POLICIES, PrefillTurn, prefill_policy
 from loopserve_cli.profile import PREFILL_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.replay.tables import summary_table, turn_tables
 from loopserve_cli.stats import TurnRecord, summarise
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.dense import dense_attention
 
 SCALING = 0.3

@@ -15,9 +15,10 @@ from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import load
 from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_cli.profile import load_profile
-from loopserve_kernels.choice import Rules, choose_lines
+from loopserve_kernels.choice import choose_lines
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.rows import sample_rows
+from loopserve_kernels.rules import Rules
 
 TOKENS = 1500
 

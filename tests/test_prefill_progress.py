@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from chat_fakes import make_session, printed
+from hand_clock import NOTHING_MS, TICK, in_hand
 from rich.console import Console
 from test_engine import new_engine, run, some_ids
 
@@ -55,23 +55,24 @@ def test_layers_are_told_of_within_a_chunk_and_never_more_than_the_chunk() -> No
 
 
 def test_the_chunks_before_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopserve_cli.engine import engine as engine_module
+    from loopserve_cli.engine.chunks import PREFILL_CHUNK
 
-    monkeypatch.setitem(engine_module.PREFILL_CHUNK, "cpu", 32)
+    monkeypatch.setitem(PREFILL_CHUNK, "cpu", 32)
     engine, told = new_engine(), []
     with told_within(engine, told.append):
         list(engine.feed_progress(some_ids(70)))
     assert [event.done for event in told] == [0, 8, 16, 24, 32, 40, 48, 56, 64, 65, 67, 68]
 
 
-def test_what_telling_takes_is_in_no_figure_and_changes_no_answer() -> None:
+def test_what_telling_takes_is_in_no_figure_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, straight = run(new_engine(), some_ids(60), max_new_tokens=4)
-    engine = new_engine()
-    with told_within(engine, lambda event: time.sleep(0.2)):
+    engine, clock = new_engine(), in_hand(monkeypatch)
+    with told_within(engine, clock.tick):
         slow, record = run(engine, some_ids(60), max_new_tokens=4)
     assert slow == ids
-    assert record.prefill_ms is not None and record.prefill_ms < 200
-    assert record.ttft_ms is not None and record.ttft_ms < 200
+    assert clock.now >= 4 * TICK
+    assert record.prefill_ms is not None and record.prefill_ms < NOTHING_MS
+    assert record.ttft_ms is not None and record.ttft_ms < NOTHING_MS
 
 
 def test_a_sparse_prefill_of_one_long_chunk_moves() -> None:

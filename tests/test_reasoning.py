@@ -72,7 +72,7 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopserve_cli.engine.engine.Sampler", Said)
+    monkeypatch.setattr("loopserve_cli.engine.turn.Sampler", Said)
 
 
 def ask(

@@ -13,7 +13,7 @@ from replay_fakes import FakeEngine, options, transcript
 from loopserve_cli.config import ReplayOptions, SamplingOptions
 from loopserve_cli.errors import ContextLimitError, TranscriptError, UsageError
 from loopserve_cli.replay import run
-from loopserve_cli.replay.runner import WARM_UP_TEXT
+from loopserve_cli.replay.variant import WARM_UP_TEXT
 from loopserve_cli.stats import TurnRecord
 
 TWO_TURNS = [("one", "ANSWER1"), ("two", "ANSWER2")]

@@ -8,7 +8,7 @@ import pytest
 
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.expression import Binary, Measure, Number
-from loopserve_cli.replay.gates import Gate, parse_gate
+from loopserve_cli.measure.gates import Gate, parse_gate
 from loopserve_cli.stats import TurnRecord
 
 ODD = "loopserve+keep.budget=512"
@@ -143,6 +143,22 @@ def test_wrong_conditions_are_one_line_with_the_nearest_name(text, message):
         parse_gate(text, ["full", "loopserve"])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{ODD[1:]}.ttft_ms > 5", f"profile {ODD[1:]!r} is not replayed; replayed: full, {ODD}; did you mean {ODD}?"),
+        ("1 > 2 * loopserv+keep.budget=512.density.n", "profile 'loopserv+keep.budget=512' is not replayed"),
+        ("a-shap.first_token.low < 1", "profile 'a-shap' is not replayed; replayed: full"),
+        ("mine+prefill.alpha=0.9.kl_mean > 1", "profile 'mine+prefill.alpha=0.9' is not replayed"),
+        (f"{ODD}.tftt_ms > 5", "unknown measure 'tftt_ms'; did you mean ttft_ms?"),
+    ],
+)
+def test_a_mistyped_profile_is_named_as_one_whatever_signs_it_holds(text, message):
+    with pytest.raises(UsageError) as caught:
+        parse_gate(text, ["full", ODD])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_one_profile_beside_another_shows_both_numbers():

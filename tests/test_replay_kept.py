@@ -22,10 +22,10 @@ from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.measure.run_folder import RunFolder
 from loopserve_cli.profile import load_profile
 from loopserve_cli.replay import run
-from loopserve_cli.replay.runner import WARM_UP_TEXT
+from loopserve_cli.replay.variant import WARM_UP_TEXT
 from loopserve_cli.stats import TurnRecord
 
-WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv"}
+WHOLE = {"run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv", "report.html"}
 THREE = [("one", "A1"), ("two", "A2"), ("three", "A3")]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
+from hand_clock import NOTHING_MS, HandClock, in_hand
 from replay_fakes import FakeEngine, options, profile, transcript
 from rich.console import Console
 
@@ -163,19 +163,20 @@ def test_a_terminal_that_closes_ends_the_drawing_and_not_the_run(terminal: bool)
 class Slow:
     """A watcher whose drawing takes long."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HandClock) -> None:
         self.calls = 0
+        self.clock = clock
 
     def event(self, event: object) -> None:
         self.calls += 1
-        time.sleep(0.25)
+        self.clock.tick()
 
 
-def test_drawing_is_in_no_time_of_a_turn() -> None:
+def test_drawing_is_in_no_time_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(load(ModelOptions()), load_profile("full"))
     for _ in Conversation(engine).ask("Hello.", SamplingOptions(max_new_tokens=3)):
         pass
-    slow = Slow()
+    slow = Slow(in_hand(monkeypatch))
     conversation = Conversation(engine)
     with told_within(engine, slow.event):
         for event in conversation.ask("The room of Miro is 417.", SamplingOptions(max_new_tokens=3)):
@@ -184,8 +185,7 @@ def test_drawing_is_in_no_time_of_a_turn() -> None:
                 turn = event.record
     assert slow.calls > 8  # the layers of the prefill, tokens and ends
     assert turn.e2e_ms is not None and turn.ttft_ms is not None
-    # Two seconds were drawn; the model is done in a few milliseconds, on a busy machine in some hundreds.
-    assert turn.ttft_ms < turn.e2e_ms < 1000
+    assert turn.ttft_ms < turn.e2e_ms < NOTHING_MS
 
 
 def test_a_replay_tells_its_watch_of_every_event(tmp_path, capsys, monkeypatch) -> None:
@@ -197,3 +197,13 @@ def test_a_replay_tells_its_watch_of_every_event(tmp_path, capsys, monkeypatch) 
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 1
     assert "0 of 1 turns" in captured.err
+
+
+def test_before_a_server_is_waited_for_the_table_says_so() -> None:
+    file, clock = io.StringIO(), Clock()
+    console = Console(file=file, width=80, height=20, force_terminal=True, color_system=None)
+    watch = watch_on(console, clock)
+    with watch.shown():
+        watch.begin(SCRIPT, profile("full"), 1)
+        watch.asked()
+        assert "x · full · repeat 1/2 · waiting for the server" in file.getvalue()

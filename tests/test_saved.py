@@ -19,14 +19,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_engine import run, some_ids
 
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.config import ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
-from loopserve_cli.demo.files import demo_model_folder
-from loopserve_cli.engine import loader, saved
+from loopserve_cli.engine import loader, saved_write
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.events import TurnDone
 from loopserve_cli.engine.loader import LoadedModel
-from loopserve_cli.engine.store import StoreLayer
+from loopserve_cli.engine.store_layer import StoreLayer
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.profile import Profile, load_profile
 from loopserve_cli.stats import TurnRecord
@@ -381,14 +381,14 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(file: Path) -> None:
 def test_ctrl_c_while_writing_leaves_the_old_file_and_nothing_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, engine = file.read_bytes(), talked(engine_of())
     calls = iter(range(100))
-    plain = saved._raw
+    plain = saved_write.raw
 
     def pressed(block: torch.Tensor) -> memoryview:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return plain(block)
 
-    monkeypatch.setattr(saved, "_raw", pressed)
+    monkeypatch.setattr(saved_write, "raw", pressed)
     with pytest.raises(KeyboardInterrupt):
         engine.save(file)
     assert file.read_bytes() == before

@@ -6,7 +6,7 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopserve_cli.stats import SUMMARISED, TurnRecord, distribution, percentile, summarise, versions
@@ -45,6 +45,7 @@ def test_percentile_interpolates(values: list[float], share: float, expected: fl
     assert percentile(values, share) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 1))
 def test_percentile_lies_among_the_values(values: list[float], share: float) -> None:
     ordered = sorted(values)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loopserve_cli.engine.store import Store, StoreLayer
+from loopserve_cli.engine.store import Store
+from loopserve_cli.engine.store_layer import StoreLayer
 
 
 def append(layer: StoreLayer, count: int, start: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from marked_tokenizer import MarkedTokenizer
 
@@ -154,6 +154,7 @@ def in_pieces(tokenizer: MarkedTokenizer, text: str, data: st.DataObject) -> lis
     return ["".join(words[first:last]) for first, last in zip([0, *cuts], [*cuts, len(words)], strict=True)]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(CASES)), st.data())
 def test_how_the_text_is_cut_changes_nothing(name: str, data: st.DataObject) -> None:
     case = CASES[name]
@@ -165,6 +166,7 @@ WORDS = st.sampled_from(["<think>", "</think>", "<", "think", ">", "</", "\n", "
 HARMONY_WORDS = st.sampled_from([*HARMONY, "assistant", "analysis", "final", " to=", "f", "\n", "x y", "<|"])
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([THINK, MAGISTRAL, plain(THINK_TEMPLATE), HUNYUAN, GPT_OSS, plain(" ".join(HARMONY))]),
     st.sampled_from(["", "<think>\n", "<|start|>assistant"]),

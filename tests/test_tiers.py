@@ -14,7 +14,7 @@ from test_engine import run, some_ids
 from loopserve_cli.engine import staging
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.host_tier import TAIL, HostLayer
-from loopserve_cli.engine.store import StoreLayer
+from loopserve_cli.engine.store_layer import StoreLayer
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.profile import load_profile
 

@@ -15,12 +15,13 @@ from test_interval import rounds_apart
 
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.errors import UsageError
+from loopserve_cli.measure.figures import NO_DIFFERENCE
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict, verdicts
+from loopserve_cli.measure.verdict_lines import sentence, verdict_lines
+from loopserve_cli.measure.verdict_table import verdict_markdown, verdict_table
 from loopserve_cli.output import CleanConsole
 from loopserve_cli.replay import run
-from loopserve_cli.replay.verdict_lines import NO_DIFFERENCE, sentence, verdict_lines
-from loopserve_cli.replay.verdict_table import verdict_markdown, verdict_table
 from loopserve_cli.stats import TurnRecord
 
 

@@ -8,11 +8,14 @@ import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
 
-from loopserve_kernels.choice import Lines, Rules, choose_lines, fixed_lines
+from loopserve_kernels.choice import choose_lines, fixed_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import executed_mask
-from loopserve_kernels.index import Index, build_index, make_index, make_index_torch
+from loopserve_kernels.index import build_index, make_index, make_index_torch
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.rules import Rules
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.tile_order import kernel_order
 from loopserve_kernels.vertical_slash import WHOLE_RUN, block_shape, vertical_slash, vertical_slash_torch
 

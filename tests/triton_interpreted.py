@@ -14,16 +14,18 @@ from attention_oracle import random_lines, relative_rms, tensors
 from decode_oracle import exact_decode, exact_mass, ring, working_set
 from test_coverage import SCALING, chosen, sample
 
-from loopserve_kernels.choice import Rules, forced_mass, ranked, ranks
 from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.coverage_triton import first_covered_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
 from loopserve_kernels.gather_triton import gather_keys_triton
-from loopserve_kernels.index import Index, build_index, make_index_torch
+from loopserve_kernels.index import build_index, make_index_torch
 from loopserve_kernels.index_triton import make_index_triton
 from loopserve_kernels.key_mass_triton import key_mass_triton
 from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
+from loopserve_kernels.ranking import forced_mass, ranked, ranks
+from loopserve_kernels.rules import Rules
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.tile_order import kernel_order
 from loopserve_kernels.tradeoff import best_tradeoff
 from loopserve_kernels.tradeoff_triton import best_tradeoff_triton

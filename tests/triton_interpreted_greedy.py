@@ -11,10 +11,13 @@ from test_coverage import SCALING, chosen, covered_by_hand, sample
 from torch import Tensor
 from triton_interpreted import nan_filled
 
-from loopserve_kernels.choice import Lines, Rules, fewer, greedy_lines
+from loopserve_kernels.choice import fewer, greedy_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.greedy_triton import greedy_lines_triton
-from loopserve_kernels.lines import LineMass, line_mass_torch
+from loopserve_kernels.lines import line_mass_torch
 from loopserve_kernels.lines_triton import line_mass_triton
+from loopserve_kernels.mass import LineMass
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.tradeoff import best_tradeoff
 from loopserve_kernels.tradeoff_triton import best_tradeoff_triton
 from loopserve_kernels.weights import sampled_weights

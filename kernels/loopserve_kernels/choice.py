@@ -7,49 +7,18 @@ the device: a head that does not reach alpha within its candidates carries a fla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.device import on_gpu
-from loopserve_kernels.lines import LineMass
-
-OBJECTIVES = ("lines", "optimal", "latency")
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Chosen lines of P line heads: P is H, G (one choice per key-value head) or 1 (one for all)."""
-
-    vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
-    vertical_count: Tensor  # [P] int32
-    slash: Tensor  # [P, L] int32 offsets, ascending, padded with N; offset 0 is always in
-    slash_count: Tensor  # [P] int32
-    coverage: Tensor  # [P] fp32, share of the sampled rows' attention on these lines; NaN when it was not measured
-    dense: Tensor  # [P] bool, the head needs every key
-    wide: Tensor  # [P] bool, blocks of twice the rows execute the lines more cheaply; False on a CPU
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a choice must reach and may not leave out."""
-
-    alpha: float = 0.95  # share of attention mass to cover; 1 is dense
-    candidates: int = 4096  # lines ranked per head; a head that needs more is dense
-    sinks: int = 4  # first keys, always in
-    local: int = 64  # nearest offsets, always in; at least offset 0, without which a row could be empty
-    objective: str = "lines"
-    rows_per_block: int = 64  # what "latency" takes for the height of a slash tile
-    wide: bool = False  # whether blocks of twice the rows are to be had
-    most_columns: float = float("inf")  # columns per row of dense attention: "latency" chooses nothing dearer
-
-    def __post_init__(self) -> None:
-        """Assert the ranges."""
-        assert 0 < self.alpha <= 1 and self.candidates > 0 and self.sinks >= 0 and self.local >= 1
-        assert self.objective in OBJECTIVES, self.objective
+from loopserve_kernels.mass import LineMass
+from loopserve_kernels.ranking import forced_mass, pack, ranked, ranks
+from loopserve_kernels.rules import Rules
 
 
 def choose_lines(mass: LineMass, rows: Tensor, positions: Tensor, key: Tensor, scaling: float, rules: Rules) -> Lines:
@@ -88,37 +57,6 @@ def fixed_lines(vertical: Tensor, slash: Tensor, keys: int) -> Lines:
     coverage = torch.full((plans,), float("nan"), device=device)
     flags = torch.zeros(2, plans, dtype=torch.bool, device=device)
     return Lines(sets[0], counts[0], sets[1], counts[1], coverage, dense=flags[0], wide=flags[1])
-
-
-def ranked(mass: Tensor, count: int) -> Tensor:
-    """Indices of the `count` largest masses per row, [P, count] int64, ties by index so that runs repeat.
-
-    The bits of a float that is not negative order like the float, so (bits, reversed index) is one sortable integer.
-    """
-    index = torch.arange(mass.shape[1], device=mass.device)
-    order = (mass.float().clamp_min(0).view(torch.int32).long() << 32) + (0xFFFFFFFF - index)
-    return order.topk(count, dim=1).indices
-
-
-def ranks(order: Tensor, size: int) -> Tensor:
-    """The rank of each of `size` lines, int32 [P, size], from an order [P, K]; lines not in it rank K."""
-    rank = torch.full((order.shape[0], size), order.shape[1], dtype=torch.int32, device=order.device)
-    place = torch.arange(order.shape[1], dtype=torch.int32, device=order.device)
-    return rank.scatter_(1, order, place.expand_as(order))
-
-
-def forced_mass(mass: LineMass, rules: Rules) -> tuple[Tensor, Tensor]:
-    """Masses with what may not be left out raised to infinity."""
-    vertical, slash = mass.vertical.clone(), mass.slash.clone()
-    vertical[:, : rules.sinks] = float("inf")
-    slash[:, : rules.local] = float("inf")
-    return vertical, slash
-
-
-def pack(index: Tensor, keep: Tensor, keys: int) -> tuple[Tensor, Tensor]:
-    """Kept indices ascending and padded with `keys`, int32, and how many there are."""
-    kept = index.masked_fill(~keep, keys).to(torch.int32).sort(1).values
-    return kept, keep.sum(1, dtype=torch.int32)
 
 
 def greedy_lines(mass: LineMass, rules: Rules) -> Lines:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.mass import LineMass
 from loopserve_kernels.weights import SampledWeights
 
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from loopserve_kernels.grid_triton import bits_of
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.mass import LineMass
 
 # Lines per program, and rows that it reads at once.
 LINES, ROWS = 256, 8

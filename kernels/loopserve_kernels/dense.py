@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loopserve_kernels.device import on_gpu
+from loopserve_kernels.lower_right import lower_right
+from loopserve_kernels.merge import merge
 
 ROWS_AT_ONCE = 512
 
@@ -35,26 +37,6 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -
     if rows == keys or value.shape[-1] != size:
         return lower_right(query, key, value, scaling, heads != groups)
     return _history_and_own(query, key, value, scaling)
-
-
-def lower_right(query: Tensor, key: Tensor, value: Tensor, scaling: float, grouped: bool) -> Tensor:
-    """SDPA with causality from the lower right, as a bias that its fused kernels know."""
-    if query.shape[2] == key.shape[2]:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-    # Imported here: it loads torch._dynamo, which takes seconds that a CPU seldom needs.
-    from torch.nn.attention.bias import causal_lower_right
-
-    bias = causal_lower_right(query.shape[2], key.shape[2])
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling, enable_gqa=grouped)
-
-
-def merge(left: Tensor, left_lse: Tensor, right: Tensor, right_lse: Tensor) -> Tensor:
-    """Attention over two disjoint key sets from attention over each.
-
-    out = left * s + right * (1 - s), s = sigmoid(left_lse - right_lse); outputs [..., n, D], lse [..., n].
-    """
-    share = torch.sigmoid(left_lse - right_lse).unsqueeze(-1).to(left.dtype)
-    return torch.lerp(right, left, share)
 
 
 def _history_and_own(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

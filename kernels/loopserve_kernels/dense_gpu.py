@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from loopserve_kernels.dense import lower_right, merge
+from loopserve_kernels.lower_right import lower_right
+from loopserve_kernels.merge import merge
 
 # Output [B, H, n, D] and log-sum-exp, B x H x n numbers, of query, key, value; the flag is causal.
 Partial = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor]]

@@ -19,6 +19,11 @@ def on_gpu(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
+def device_name(device: torch.device) -> str:
+    """A GPU's name as its driver tells it; else the kind of device, for example cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def processors(device: torch.device) -> int:
     """Multiprocessors of a device."""
     if device.type != "cuda":

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from loopserve_kernels.entries import causal_entries, first_dense_row
-from loopserve_kernels.index import Index, count_entries
+from loopserve_kernels.index import count_entries
+from loopserve_kernels.tile_index import Index
 
 __all__ = ["causal_entries", "executed_entries", "executed_mask", "first_dense_row"]
 

@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.coverage_triton import first_covered_triton
 from loopserve_kernels.grid_triton import INFINITE, bits_of
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.mass import LineMass
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.tradeoff_triton import put
 
 BLOCK, WAYS, CHUNK = 2048, 8, 512

@@ -8,42 +8,16 @@ already covers. All of it is O(lines + N) per head; no table per row block exist
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from loopserve_kernels.attention_shape import has_tall_blocks
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries, sparse_entries
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """What a kernel reads. Tile j covers delta in [tile_start[j], tile_start[j] + tile_length[j]).
-
-    With `full_count` tiles are in the Triton kernel's order: from delta 1 on, ascending, first those of `tile` deltas
-    (so many), then the shorter ones; and `covered` is int32.
-    """
-
-    rows_per_block: int  # M; heads that are `wide` run in blocks of 2 M rows
-    tile: int  # deltas in a tile, at most
-    tile_start: Tensor  # [P, T] int32, ascending, padded with N; the first is 1 - M: offset 0 is always in
-    tile_length: Tensor  # [P, T] int32, 1 .. tile, padded with 0
-    tile_count: Tensor  # [P] int32
-    covered: Tensor  # [P, reach + N] uint8, 1 under a tile, at [delta + reach]
-    vertical: Tensor  # [P, K] int32 keys, ascending, padded with N
-    vertical_count: Tensor  # [P] int32
-    dense: Tensor  # [P] bool
-    wide: Tensor | None = None  # [P] bool, windows of 2 M; None: no head is
-    entries: Tensor | None = None  # [P] int64, cells computed; None: not counted
-    full_count: Tensor | None = None  # [P] int32
-
-    @property
-    def reach(self) -> int:
-        """How far below 0 the byte map goes: the rows of the tallest block, less one."""
-        return self.rows_per_block * (1 if self.wide is None else 2) - 1
+from loopserve_kernels.tile_index import Index, most_tiles
 
 
 def make_index(
@@ -118,11 +92,6 @@ def count_entries(index: Index, new: int, keys: int, dense_rows: int = 0) -> Ten
         wide = sparse_entries(index.covered, index.vertical, 2 * block, *given)
         entries = torch.where(index.wide, wide, entries)
     return entries.masked_fill(index.dense, causal_entries(new, keys))
-
-
-def most_tiles(slashes: int, keys: int, block: int, tile: int) -> int:
-    """No more tiles than this: of runs each alone, or of runs that fill all keys with one short tile each."""
-    return min(slashes * -(-block // tile), slashes + (keys + block) // tile)
 
 
 def _runs(slash: Tensor, keys: int, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:

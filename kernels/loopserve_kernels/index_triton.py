@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.entries_triton import causal_cells, vertical_cells
-from loopserve_kernels.index import Index, most_tiles
+from loopserve_kernels.tile_index import Index, most_tiles
 from loopserve_kernels.tiles_triton import cut_tiles, fill_map, find_runs
 
 CHUNK = 128

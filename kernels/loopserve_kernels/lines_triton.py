@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.mass import LineMass
 
 LOG2E = 1.4426950408889634
 MOST_SPLITS = 64

@@ -7,23 +7,12 @@ x_low and x_high are the halves of the R numbers (arXiv 2104.09864, as transform
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.norm import rms_norm_torch
-
-
-class Rotation(NamedTuple):
-    """Where rows stand: cos and sin [n, R], R even and at most D; weights [D] of the heads' norms, if there are any."""
-
-    cos: Tensor
-    sin: Tensor
-    query_weight: Tensor | None = None
-    key_weight: Tensor | None = None
-    eps: float = 0.0
+from loopserve_kernels.rotation import Rotation, check_rotation
 
 
 def rotate(query: Tensor, key: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
@@ -52,13 +41,3 @@ def _turned(x: Tensor, rotation: Rotation, weight: Tensor | None) -> Tensor:
     low, high = turning.chunk(2, dim=-1)
     turned = turning * cos + torch.cat((-high, low), dim=-1) * sin
     return torch.cat((turned, staying), dim=-1) if staying.shape[-1] else turned
-
-
-def check_rotation(query: Tensor, key: Tensor, rotation: Rotation) -> None:
-    """Assert that shapes and dtypes fit each other."""
-    rows, _, size = query.shape
-    assert key.shape[0] == rows and key.shape[2] == size, (query.shape, key.shape)
-    assert rotation.cos.shape == rotation.sin.shape and rotation.cos.shape[0] == rows
-    assert rotation.cos.shape[1] <= size and rotation.cos.shape[1] % 2 == 0
-    assert (rotation.query_weight is None) == (rotation.key_weight is None)
-    assert query.dtype == key.dtype == rotation.cos.dtype == rotation.sin.dtype

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.rotate import Rotation
+from loopserve_kernels.rotation import Rotation
 
 
 @triton.jit

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules, choose_lines
+from loopserve_kernels.choice import choose_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.rows import sample_rows
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.weights import room_size, runs_of
 
 # Weights held at once, in bytes: more heads than fit are judged one part after the other.

@@ -9,37 +9,12 @@ With a `Rotation` of one row query and key come as the model's products gave the
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from loopserve_kernels.device import on_gpu
-from loopserve_kernels.rotate import Rotation, check_rotation, rotate_torch
-
-
-class StorePlace(NamedTuple):
-    """Keys and values [G, C, D], and int64 [1] on the device: the row that the token goes to."""
-
-    keys: Tensor
-    values: Tensor
-    row: Tensor
-
-
-class RingPlace(NamedTuple):
-    """Queries [H, r, D], their positions int64 [r]; int64 [1] on the device: the slot, and where the token stands."""
-
-    queries: Tensor
-    positions: Tensor
-    slot: Tensor
-    position: Tensor
-
-
-class WorkingPlace(NamedTuple):
-    """Keys and values [G, C, D] with room for one more, and int32 [G] on the device: how many each head holds."""
-
-    keys: Tensor
-    values: Tensor
-    lengths: Tensor
+from loopserve_kernels.rotate import rotate_torch
+from loopserve_kernels.rotation import Rotation, check_rotation
+from loopserve_kernels.step_place import RingPlace, StorePlace, WorkingPlace
 
 
 def step_write(

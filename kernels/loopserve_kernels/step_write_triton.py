@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.rotate import Rotation
 from loopserve_kernels.rotate_triton import rotated
-from loopserve_kernels.step_write import RingPlace, StorePlace, WorkingPlace
+from loopserve_kernels.rotation import Rotation
+from loopserve_kernels.step_place import RingPlace, StorePlace, WorkingPlace
 
 
 # A layer's numbers stand anywhere in the cursor's tensors.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 
 def kernel_order(index: Index) -> Index:

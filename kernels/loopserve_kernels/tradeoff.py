@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules, forced_mass, pack, ranked
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.chosen_lines import Lines
+from loopserve_kernels.mass import LineMass
+from loopserve_kernels.ranking import forced_mass, pack, ranked
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.weights import SampledWeights
 
 GRID = 12

@@ -11,9 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines, Rules
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.grid_triton import bits_of, residual_kernel, slash_grid_kernel
-from loopserve_kernels.lines import LineMass
+from loopserve_kernels.mass import LineMass
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.tradeoff import GRID, WIDE_COLUMN, slash_bounds, slash_step
 
 BLOCK, WAYS, TILE = 512, 8, 128

@@ -13,7 +13,7 @@ from torch import Tensor
 from loopserve_kernels.attention_shape import attention_shape
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.executed import executed_mask
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 WHOLE_RUN = 1 << 24
 

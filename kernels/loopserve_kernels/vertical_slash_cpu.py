@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import first_dense_row
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.windows_cpu import ALIGNED, Run, Stored
 
 # Scores written out at once: about what the second-level caches hold.

@@ -12,8 +12,8 @@ from torch import Tensor
 from loopserve_kernels.attention_shape import AttentionShape, attention_shape
 from loopserve_kernels.attention_triton import vertical_slash_kernel
 from loopserve_kernels.executed import first_dense_row
-from loopserve_kernels.index import Index
 from loopserve_kernels.splits_triton import merge_splits, split_count
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.tile_order import kernel_order
 
 LOG2E = 1.4426950408889634

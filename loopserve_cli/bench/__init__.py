@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict
 
-from loopserve_cli.bench.options import RIVALS, TurnsOptions
+from loopserve_cli.bench.options import FIRST_PROFILE, OURS, TurnsOptions
 from loopserve_cli.profile import load_profile
-
-Say = Callable[[str], None]
 
 
 def run_turns(options: TurnsOptions) -> int:
@@ -21,77 +19,50 @@ def run_turns(options: TurnsOptions) -> int:
     from loopserve_cli.engine.names import require
 
     require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
-    from loopserve_cli.output import CleanConsole
-
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
-    return compare(options, say) if options.profiles else contend(options, say)
-
-
-def contend(options: TurnsOptions, say: Say) -> int:
-    """One profile against one rival."""
-    from loopserve_cli.bench.contest import open_contest
-    from loopserve_cli.bench.document import document
-    from loopserve_cli.bench.forms import best_form
-    from loopserve_cli.bench.rounds import ANSWER_TOKENS, time_rounds
-    from loopserve_cli.bench.tables import print_tables
-    from loopserve_cli.bench.timing import OURS, summarise, with_agreement
-    from loopserve_cli.collector import settled
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import print_document
-
-    assert options.against is not None and options.tokens is not None
-    answers = options.turns * min(options.new_tokens, ANSWER_TOKENS)
-    profile = load_profile(options.profile)
-    rival = None if options.against in RIVALS else load_profile(options.against)
-    asked = (options.tokens, options.new_tokens, answers)
-    contest = open_contest(options.model, profile, rival, *asked, say, options.compile)
-    environment = describe(contest.device) | {"dtype": contest.dtype}
-    sizes = (options.new_tokens, options.turns, options.rounds)
-    with settled():
-        timings = with_agreement(time_rounds(contest.variants, contest.prompt, *sizes, say), contest.full)
-    environment["loadavg_end"] = load_average()
-    summary = summarise(timings) | {"generate": best_form(timings, contest.variants)}
-    if options.json:
-        print_document(document(options, environment, timings, summary))
-    else:
-        ours = "" if profile.name == "full" else f"{OURS} is {profile.name}, "
-        where = f"{ours}{options.model.model}, {contest.dtype} on {contest.device}, {options.rounds} rounds"
-        print_tables(summary, f"{options.tokens:,} tokens in, {options.new_tokens} out: {where}")
-    differs = summary["first_difference"] is not None
-    return 1 if differs and contest.exact and contest.dtype == "float32" else 0
-
-
-def compare(options: TurnsOptions, say: Say) -> int:
-    """All profiles asked for, and transformers where it was, side by side."""
-    from loopserve_cli.bench.comparison import open_comparison, profiles_compared
+    from loopserve_cli.bench.comparison import open_comparison
     from loopserve_cli.bench.comparison_tables import print_comparison
-    from loopserve_cli.bench.document import document
     from loopserve_cli.bench.forms import best_form
-    from loopserve_cli.bench.timing import first_difference, summarise, with_agreement
-    from loopserve_cli.collector import settled
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import print_document
-    from loopserve_cli.replay.agreement import REFERENCE
+    from loopserve_cli.bench.summary import (
+        as_document,
+        first_difference,
+        summarise,
+        verdicts_of,
+        verdicts_on_ours,
+        with_agreement,
+    )
+    from loopserve_cli.bench.tables import print_tables
+    from loopserve_cli.environment import measuring
+    from loopserve_cli.measure.document import command_of, whole_run
+    from loopserve_cli.output import print_document, teller
 
-    comparison = open_comparison(options, profiles_compared(options), say)
-    environment = describe(comparison.device) | {"dtype": comparison.dtype}
-    with settled():
-        timings = with_agreement(comparison.run(options, say), REFERENCE)
-    environment["loadavg_end"] = load_average()
-    exact = [timing for timing in timings if timing.variant in comparison.exact]
+    say = teller()
+    comparison = open_comparison(options, say)
+    with measuring(comparison.device, comparison.dtype) as environment:
+        turns = with_agreement(comparison.run(options, say), comparison.full)
+    exact = [turn for turn in turns if turn.record.profile in comparison.exact]
     differs = first_difference(exact, comparison.exact[0]) if exact else None
-    summary = summarise(timings, comparison.order) | {"exact": list(comparison.exact), "exact_difference": differs}
-    summary["generate"] = best_form(timings, comparison.variants)
+    summary = summarise(turns, comparison.order)
+    if options.profiles:
+        summary |= {"exact": list(comparison.exact), "exact_difference": differs}
+    talk = [turn.record for turn in turns if turn.record.conversation_id == "dialogue"]
+    found = (verdicts_of if options.profiles else verdicts_on_ours)(talk, comparison.order)
+    summary["verdicts"] = [asdict(verdict) for verdict in found]
+    summary["generate"] = best_form(turns, comparison.variants)
     if options.json:
-        print_document(document(options, environment, timings, summary))
+        command = command_of("bench turns", options)
+        print_document(whole_run(command, environment, map(as_document, turns), summary))
     else:
         where = f"{options.model.model}, {comparison.dtype} on {comparison.device}, {options.rounds} rounds"
-        print_comparison(summary, f"{options.dialogue} dialogue, {options.new_tokens} tokens out: {where}")
+        (print_comparison if options.profiles else print_tables)(summary, title_of(options, where))
     return 1 if differs is not None and comparison.dtype == "float32" else 0
+
+
+def title_of(options: TurnsOptions, where: str) -> str:
+    """What is timed, in a line."""
+    if options.profiles:
+        return f"{options.dialogue} dialogue, {options.new_tokens} tokens out: {where}"
+    ours = "" if options.profile == FIRST_PROFILE else f"{OURS} is {load_profile(options.profile).name}, "
+    return f"{options.tokens:,} tokens in, {options.new_tokens} out: {ours}{where}"
 
 
 __all__ = ["TurnsOptions", "run_turns"]

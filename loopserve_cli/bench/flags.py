@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from loopserve_cli.bench.options import DIALOGUES, FIRST_PROFILE, RIVALS, SYNTHETIC, TurnsOptions, all_named
+from loopserve_cli.config import length
 from loopserve_cli.errors import UsageError
 
 TOKENS = 16384
@@ -15,6 +16,9 @@ TURNS = 4
 # that compressed keys are chosen again.
 NEW_TOKENS = 64
 NEW_TOKENS_COMPARED = 32
+
+
+Rounds = Annotated[int, typer.Option(metavar="N", help="How often each runs, in turn.")]
 
 
 def turns_flags(
@@ -39,9 +43,10 @@ def turns_flags(
         typer.Option(metavar="|".join(DIALOGUES), help="Made up, or a bundled one with its recorded answers kept."),
     ] = SYNTHETIC,
     tokens: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            metavar="N", help=f"The prompt's length; a bundled dialogue's at most. [default: {TOKENS}; all of it]"
+            metavar="N",
+            help=f"The prompt's length, e.g. 32k; a bundled dialogue's at most. [default: {TOKENS}; all of it]",
         ),
     ] = None,
     new_tokens: Annotated[
@@ -51,7 +56,7 @@ def turns_flags(
             help=f"The answer's length. [default: {NEW_TOKENS}; {NEW_TOKENS_COMPARED} for several, or bundled]",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", help="How often each side runs, in turn.")] = 5,
+    rounds: Rounds = 5,
     turns: Annotated[
         int | None,
         typer.Option(metavar="N", help=f"Turns of the synthetic dialogue, all equally long. [default: {TURNS}]"),
@@ -70,9 +75,10 @@ def turns_flags(
     compared = bundled or len(names) > 1
     if bundled and turns is not None:
         raise UsageError(f"--turns cuts the synthetic dialogue, but {dialogue} has its own; shorten it with --tokens")
+    asked = None if tokens is None else length("--tokens", tokens)
     return TurnsOptions(
         against=RIVALS[0] if against is None and len(names) == 1 else against,
-        tokens=TOKENS if tokens is None and not bundled else tokens,
+        tokens=TOKENS if asked is None and not bundled else asked,
         new_tokens=(NEW_TOKENS_COMPARED if compared else NEW_TOKENS) if new_tokens is None else new_tokens,
         rounds=rounds,
         turns=TURNS if turns is None else turns,

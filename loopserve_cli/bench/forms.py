@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loopserve_cli.bench.generate import COMPILED, GENERATE, STATIC, Generate
-from loopserve_cli.bench.timing import Timing
 from loopserve_cli.errors import ModelError
+from loopserve_cli.measure.measured import Measured
 
 FORMS = {GENERATE: "dynamic", STATIC: "static", COMPILED: "static, compiled"}
 
@@ -37,15 +37,15 @@ def generate_forms(model: Any, room: int, compile_asked: bool, say: Callable[[st
     return [*forms, compiled]
 
 
-def best_form(timings: Sequence[Timing], variants: Sequence[Any]) -> dict[str, Any] | None:
+def best_form(turns: Sequence[Measured], variants: Sequence[Any]) -> dict[str, Any] | None:
     """The form that took the least time for the prompt and its answer, all of them, and the time of compiling.
 
     `ms` is the median over the rounds, first to last token; `compile_ms` is in none of them. None without `generate`.
     """
     taken: dict[str, list[float]] = {}
-    for timing in timings:
-        if timing.variant in FORMS and timing.task == "prompt":
-            taken.setdefault(FORMS[timing.variant], []).append(timing.ttft_ms + sum(timing.itl_ms))
+    for record in (turn.record for turn in turns):
+        if record.profile in FORMS and record.conversation_id == "prompt" and record.ttft_ms is not None:
+            taken.setdefault(FORMS[record.profile], []).append(record.ttft_ms + sum(record.itl_ms))
     if not taken:
         return None
     medians = {form: statistics.median(times) for form, times in taken.items()}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from loopserve_cli.bench.timing import Timing, timing_of
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.model_call import cache_argument
+from loopserve_cli.engine.times import token_times
 from loopserve_cli.errors import ModelError
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.shapes import random_shape
+from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +119,7 @@ class Generate:
             cache = cache_argument(self.model, self._cache)
             self.model(input_ids=inputs, use_cache=True, logits_to_keep=1, **cache)
 
-    def turn(self, ids: list[int], new_tokens: int) -> Timing:
+    def turn(self, ids: list[int], new_tokens: int) -> Measured:
         """Answer `ids` with the cache of the turns before. What it read of it and left out is not measured."""
         import torch
 
@@ -137,10 +138,18 @@ class Generate:
             streamer=stamps,
             **self._compilation(),
         )
-        timing = timing_of(started, stamps.times, stamps.ids, len(ids) - cached, cached)
+        times = [(stamp - started) * 1e3 for stamp in stamps.times]
         device, host = bytes_of(self._cache.layers)
-        stored = int(self._cache.get_seq_length())
-        return replace(timing, keys_stored=stored, kv_store_device_bytes=device, kv_store_host_bytes=host)
+        record = TurnRecord(
+            tokens_new=len(ids) - cached,
+            tokens_cached=cached,
+            tokens_output=len(stamps.ids),
+            **token_times(times, times[-1]),
+            keys_stored=int(self._cache.get_seq_length()),
+            kv_store_device_bytes=device,
+            kv_store_host_bytes=host,
+        )
+        return Measured(record, tuple(stamps.ids))
 
     def _compilation(self) -> dict[str, Any]:
         """What `generate` is told: by itself it compiles on a GPU alone, and there with any static cache."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from loopserve_cli.bundled_files import TRANSCRIPTS
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.demo.files import TRANSCRIPTS
 from loopserve_cli.errors import UsageError
 from loopserve_cli.nearest import hint
 from loopserve_cli.profile import parted, profile_names
@@ -16,6 +16,9 @@ SYNTHETIC = "synthetic"
 DIALOGUES = (SYNTHETIC, *TRANSCRIPTS)
 EVERY_PROFILE = "all"
 FIRST_PROFILE = "full"
+SHORT_ANSWER = 16
+# What our side is called where only one profile is compared.
+OURS = "loopserve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,24 @@ class TurnsOptions:
         if self.dialogue not in DIALOGUES:
             listed = f"unknown --dialogue {self.dialogue!r}; choose one of {', '.join(DIALOGUES)}"
             raise UsageError(listed + hint(self.dialogue, DIALOGUES))
-        for name, low in {"tokens": 1, "new_tokens": 2, "rounds": 1, "turns": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {value}, but must be at least {low}")
+        check_least(self, tokens=1, new_tokens=2, rounds=1, turns=1)
         if self.dialogue == SYNTHETIC and self.tokens is not None and self.tokens < self.turns:
             raise UsageError(f"--tokens {self.tokens} is too few for --turns {self.turns}; each needs one at least")
         assert self.dialogue == SYNTHETIC or self.profiles, "only a comparison has bundled dialogues"
         assert self.dialogue != SYNTHETIC or self.tokens is not None, "only a bundled dialogue has a length of its own"
+
+    @property
+    def answer_tokens(self) -> int:
+        """The length of the dialogue's answers: of one profile only the prompts are timed, so they are short."""
+        return self.new_tokens if self.profiles else min(self.new_tokens, SHORT_ANSWER)
+
+
+def check_least(options: object, **least: int) -> None:
+    """Refuse a number under the least that can be timed, None being none; raises UsageError."""
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
 
 
 def all_named(names: Sequence[str]) -> tuple[str, ...]:

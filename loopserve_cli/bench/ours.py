@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loopserve_cli.bench.timing import MEASURES, OURS, Timing, timing_of
+from loopserve_cli.bench.options import OURS
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.events import Token, TurnDone
-from loopserve_cli.stats import TurnRecord
+from loopserve_cli.measure.measured import Measured, drained
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
@@ -39,19 +37,8 @@ class Loopserve:
         """Hold `ids` too, without answering."""
         self.engine.feed(ids)
 
-    def turn(self, ids: list[int], new_tokens: int) -> Timing:
+    def turn(self, ids: list[int], new_tokens: int) -> Measured:
         """Answer `ids`, of which what the store holds is not fed again."""
-        sampling = SamplingOptions(max_new_tokens=new_tokens)
-        stamps: list[float] = []
-        output: list[int] = []
         started = time.perf_counter()
-        cached = len(self.engine.tokens)
-        record = TurnRecord()
-        for event in self.engine.turn(ids[cached:], sampling, lambda: False, started):
-            if isinstance(event, Token):
-                stamps.append(time.perf_counter())
-                output.append(event.id)
-            elif isinstance(event, TurnDone):
-                record = event.record
-        timing = timing_of(started, stamps, output, len(ids) - cached, cached)
-        return replace(timing, **{name: getattr(record, name) for name in MEASURES})
+        new = ids[len(self.engine.tokens) :]
+        return drained(self.engine.turn(new, SamplingOptions(max_new_tokens=new_tokens), lambda: False, started))

@@ -1,43 +1,35 @@
-"""The order of a benchmark: every variant in every round, the first to go changing from round to round."""
+"""What every variant of `bench turns` does in every round: the prompt at once, then the dialogue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Protocol
 
 from loopserve_cli.bench.recorded import RecordedTurn
-from loopserve_cli.bench.timing import Timing
 from loopserve_cli.conversation import common_prefix
-
-ANSWER_TOKENS = 16
+from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.rounds import in_rounds
 
 
 class Variant(Protocol):
-    """One way to run the model. `name` is shown; `dialogues` says whether it also runs the growing dialogue."""
+    """One way to run the model. `name` is shown; `dialogues` says whether it also runs a dialogue that grows."""
 
     name: str
     dialogues: bool
+    rewinds: bool
 
     def reset(self) -> None:
         """Forget the dialogue and give its memory back."""
 
-    def turn(self, ids: list[int], new_tokens: int) -> Timing:
-        """Answer the dialogue `ids`, feeding only what is not held yet; times and output, not yet labelled."""
-
-
-class Rewinding(Variant, Protocol):
-    """One that can take back what it answered; `rewinds` says whether it really can."""
-
-    rewinds: bool
+    def turn(self, ids: list[int], new_tokens: int) -> Measured:
+        """Answer the dialogue `ids`, feeding only what is not held yet; its record says nothing of its place yet."""
 
     def rewind(self, length: int) -> int:
-        """Hold only the first `length` tokens, or fewer where it lost some; how many that is."""
+        """Hold only the first `length` tokens, or fewer where it lost some, and say how many; only if it `rewinds`."""
 
     def feed(self, ids: list[int]) -> None:
         """Hold `ids`, one or more, after what is held, without answering."""
-
-
-Kind = TypeVar("Kind", bound=Variant)
 
 
 def time_rounds(
@@ -47,81 +39,83 @@ def time_rounds(
     turns: int,
     rounds: int,
     say: Callable[[str], None],
-    answer_tokens: int = ANSWER_TOKENS,
-) -> list[Timing]:
-    """Every timing of every round: the prompt, and the same as a dialogue of so many turns.
+    answer_tokens: int | None = None,
+) -> list[Measured]:
+    """Every turn of every round: the prompt, and the same as a dialogue of so many turns.
 
-    The dialogue's answers have at most `answer_tokens`. Round 0 warms up at full size and is not returned.
-    A variant that has run gives its memory back before the next one starts.
+    The dialogue's answers have `answer_tokens`, by default `new_tokens`.
     """
 
-    def play(variant: Variant, number: int) -> list[Timing]:
-        if not variant.dialogues:
-            return []
-        return dialogue(variant, prompt, turns, min(new_tokens, answer_tokens), number)
+    def play(variant: Variant, number: int) -> list[Measured]:
+        return dialogue(variant, prompt, turns, answer_tokens or new_tokens, number) if variant.dialogues else []
 
-    return _in_rounds(variants, prompt, new_tokens, play, rounds, say)
+    return _time(variants, prompt, new_tokens, play, rounds, say)
 
 
 def time_recorded(
-    variants: Sequence[Rewinding],
+    variants: Sequence[Variant],
     turns: Sequence[RecordedTurn],
     new_tokens: int,
     rounds: int,
     say: Callable[[str], None],
-) -> list[Timing]:
+) -> list[Measured]:
     """As `time_rounds`, with a recorded dialogue, and all of its last turn as the prompt.
 
     A variant that cannot take an answer back runs only the prompt.
     """
 
-    def play(variant: Rewinding, number: int) -> list[Timing]:
+    def play(variant: Variant, number: int) -> list[Measured]:
         if not variant.rewinds:
             return []
         say(f"{variant.name}: {len(turns)} turns")
         return recorded_dialogue(variant, turns, new_tokens, number)
 
-    return _in_rounds(variants, turns[-1].ids, new_tokens, play, rounds, say)
+    return _time(variants, turns[-1].ids, new_tokens, play, rounds, say)
 
 
-def _in_rounds(
-    variants: Sequence[Kind],
+def _time(
+    variants: Sequence[Variant],
     prompt: list[int],
     new_tokens: int,
-    play: Callable[[Kind, int], list[Timing]],
+    play: Callable[[Variant, int], list[Measured]],
     rounds: int,
     say: Callable[[str], None],
-) -> list[Timing]:
-    timings: list[Timing] = []
-    for number in range(rounds + 1):
-        say(f"round {number} of {rounds}" if number else "warm-up: one round, not recorded")
-        start = number % len(variants)
-        order = [*variants[start:], *variants[:start]]
-        found: list[Timing] = []
+) -> list[Measured]:
+    """A variant that has run gives its memory back before the next one starts."""
+
+    def measure(order: list[Variant], number: int) -> list[Measured]:
+        found: list[Measured] = []
         for variant in order:
-            found.append(variant.turn(prompt, new_tokens).labelled(variant.name, "prompt", number, 1))
+            found.append(answered(variant, prompt, new_tokens, "prompt", number, 1))
             variant.reset()
         for variant in order:
             found += play(variant, number)
             variant.reset()
-        timings += found if number else []
-    return timings
+        return found
+
+    return in_rounds(variants, rounds, measure, say)
 
 
-def dialogue(variant: Variant, prompt: list[int], turns: int, new_tokens: int, number: int) -> list[Timing]:
+def answered(variant: Variant, ids: list[int], new_tokens: int, task: str, number: int, turn: int) -> Measured:
+    """A turn of a variant, its record with its place in the run."""
+    found = variant.turn(ids, new_tokens)
+    record = replace(found.record, profile=variant.name, conversation_id=task, repeat=number, turn=turn)
+    return replace(found, record=record)
+
+
+def dialogue(variant: Variant, prompt: list[int], turns: int, new_tokens: int, number: int) -> list[Measured]:
     """The prompt said in equal turns, each answered, and the answer kept."""
     cuts = [len(prompt) * turn // turns for turn in range(turns + 1)]
     ids: list[int] = []
     found = []
     for turn in range(turns):
         ids = ids + prompt[cuts[turn] : cuts[turn + 1]]
-        timing = variant.turn(ids, new_tokens).labelled(variant.name, "dialogue", number, turn + 1)
-        ids = ids + timing.output_ids
-        found.append(timing)
+        found.append(answered(variant, ids, new_tokens, "dialogue", number, turn + 1))
+        ids = ids + list(found[-1].output_ids)
     return found
 
 
-def recorded_dialogue(variant: Rewinding, turns: Sequence[RecordedTurn], new_tokens: int, number: int) -> list[Timing]:
+def recorded_dialogue(variant: Variant, turns: Sequence[RecordedTurn], new_tokens: int, number: int) -> list[Measured]:
     """Every turn answered, the answer taken back whole, and the recorded one fed in its place, in nobody's time."""
     said: list[int] = []
     found = []
@@ -130,6 +124,6 @@ def recorded_dialogue(variant: Rewinding, turns: Sequence[RecordedTurn], new_tok
         held = variant.rewind(common_prefix(said, history))
         if held < len(history):
             variant.feed(history[held:])
-        found.append(variant.turn(now.ids, new_tokens).labelled(variant.name, "dialogue", number, turn))
+        found.append(answered(variant, now.ids, new_tokens, "dialogue", number, turn))
         said = now.ids
     return found

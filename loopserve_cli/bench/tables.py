@@ -1,18 +1,24 @@
-"""The tables of `bench turns`."""
+"""The tables of `bench turns` with one profile: variants side by side, the dialogue's turns as rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from loopserve_cli.bench.forms import form_lines
-from loopserve_cli.bench.timing import OURS
+from loopserve_cli.bench.options import OURS
+from loopserve_cli.measure.figures import NO_DIFFERENCE, NOTHING_SHOWN, compared, number, ranged, whole
+from loopserve_cli.measure.ratio import Ratio
+from loopserve_cli.measure.spread import middle
+from loopserve_cli.measure.verdict import Verdict
+from loopserve_cli.measure.verdict_lines import verdict_lines
 from loopserve_cli.output import new_table, output_console, titled
-from loopserve_cli.replay.tables import number
 
-LEGEND = "median (lowest to highest); a ratio is the other's time over ours in the same round: above 1, ours is faster"
+LEGEND = f"""\
+median (lowest to highest); a ratio is the other's time over ours in the same round: above 1, ours is faster
+in brackets behind a ratio its 95% interval; {NOTHING_SHOWN}: {NO_DIFFERENCE}"""
 
 
 def print_tables(summary: Mapping[str, Any], title: str) -> None:
@@ -23,25 +29,26 @@ def print_tables(summary: Mapping[str, Any], title: str) -> None:
         console.print(titled("where the TTFT went, ms", parts_table(summary["prompt"])))
     dialogue = dialogue_table(summary["dialogue"])
     console.print(titled("the same tokens as a growing dialogue: TTFT by turn, ms", dialogue))
-    console.print(LEGEND)
-    for line in (agreement_line(summary["first_difference"]), *form_lines(summary["generate"])):
+    for line in (LEGEND, agreement_line(summary["first_difference"]), *form_lines(summary["generate"])):
         console.print(line)
+    if verdicts := [Verdict.from_json(row) for row in summary.get("verdicts", ())]:
+        console.print("over all turns of the dialogue", style="bold")
+        console.print("\n".join(verdict_lines(verdicts, console.width)))
 
 
 def prompt_table(rows: Mapping[str, Any]) -> Table:
     """TTFT and TPOT of each variant, their ratios, and, where one chose, its density and the time of choosing."""
-    table = new_table()
-    table.add_column("")
-    chose = any((row["select_ms"] or {}).get("median") for row in rows.values())
-    for name in ("TTFT ms", "ratio", "TPOT ms", "ratio", *(("density", "choosing ms") if chose else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    for variant, row in rows.items():
-        cells = [_spread(row[key]) for key in ("ttft_ms", "ttft_ratio", "tpot_ms", "tpot_ratio")]
+    chose = any(middle(row["select_ms"]) for row in rows.values())
+    heads = ["", "TTFT ms", "ratio", "TPOT ms", "ratio", *(("density", "choosing ms") if chose else ())]
+
+    def cells(row: Mapping[str, Any]) -> list[str]:
+        found = [text for time in ("ttft", "tpot") for text in (ranged(row[f"{time}_ms"]), ratio_cell(row, time))]
         if chose:
-            density, choosing = row["density"], row["select_ms"]
-            cells += [f"{density['median']:.1%}" if density else "", f"{choosing['median']:,.0f}" if choosing else ""]
-        table.add_row(variant, *cells)
-    return table
+            density = middle(row["density"])
+            found += ["" if density is None else f"{density:.1%}", whole(middle(row["select_ms"]))]
+        return found
+
+    return new_table(heads, rows=([name, *cells(row)] for name, row in rows.items()))
 
 
 def parts_table(rows: Mapping[str, Any]) -> Table:
@@ -49,53 +56,45 @@ def parts_table(rows: Mapping[str, Any]) -> Table:
 
     "of its share" is attention's time over density times the time of the variant that computes everything.
     """
-    table = new_table()
-    table.add_column("")
-    for name in ("attention", "of its share", "choosing", "of dense", "rest"):
-        table.add_column(name, justify="right", no_wrap=True)
-    dense = next(
-        (
-            _median(row, "attention_ms")
-            for row in rows.values()
-            if _median(row, "density") == 1 and _median(row, "attention_ms")
-        ),
-        None,
-    )
-    for name, row in rows.items():
-        attention, choosing, density = (_median(row, part) for part in ("attention_ms", "select_ms", "density"))
-        share = of_dense = None
+    times = [middle(row["attention_ms"]) for row in rows.values() if middle(row["density"]) == 1]
+    dense = next(filter(None, times), None)
+
+    def cells(row: Mapping[str, Any]) -> list[str]:
+        attention, choosing, density = (middle(row[part]) for part in ("attention_ms", "select_ms", "density"))
+        share = of_dense = number(None)
         if dense and density is not None and density < 1 and attention is not None and choosing is not None:
-            share, of_dense = attention / density / dense, choosing / dense
-        table.add_row(
-            name,
-            number(attention),
-            number(None) if share is None else f"{share:.2f}",
-            number(choosing),
-            number(None) if of_dense is None else f"{of_dense:.1%}",
-            number(_median(row, "rest_ms")),
-        )
-    return table
+            share, of_dense = f"{attention / density / dense:.2f}", f"{choosing / dense:.1%}"
+        return [number(attention), share, number(choosing), of_dense, number(middle(row["rest_ms"]))]
+
+    heads = ("", "attention", "of its share", "choosing", "of dense", "rest")
+    return new_table(heads, rows=([name, *cells(row)] for name, row in rows.items()))
 
 
-def dialogue_table(turns: list[Mapping[str, Any]]) -> Table:
+def dialogue_table(turns: Sequence[Mapping[str, Any]]) -> Table:
     """TTFT by turn of those who keep their cache from turn to turn."""
-    table = new_table()
-    for name in ("turn", "new", "cached"):
-        table.add_column(name, justify="right")
     names = list(turns[0]["variants"])
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-        if name != OURS:
-            table.add_column("ratio", justify="right", no_wrap=True)
+    heads = ["turn", "new", "cached", *(head for name in names for head in (name, "ratio")[: 1 + (name != OURS)])]
+    rows = []
     for turn in turns:
         ours = turn["variants"][OURS]
-        cells = []
+        cells = [str(turn["turn"]), whole(ours["tokens_new"]), whole(ours["tokens_cached"])]
         for name in names:
-            cells.append(_spread(turn["variants"][name]["ttft_ms"]))
-            if name != OURS:
-                cells.append(_spread(turn["variants"][name]["ttft_ratio"]))
-        table.add_row(str(turn["turn"]), f"{ours['tokens_new']:,}", f"{ours['tokens_cached']:,}", *cells)
-    return table
+            row = turn["variants"][name]
+            cells += [ranged(row["ttft_ms"]), *([ratio_cell(row, "ttft")] if name != OURS else [])]
+        rows.append(cells)
+    return new_table(heads, (), rows)
+
+
+def ratio_cell(row: Mapping[str, Any], time: str) -> str:
+    """A row's ratio to the baseline, nothing for the baseline itself."""
+    ratio = row[f"{time}_ratio"]
+    return "" if ratio is None else compared(ratio["median"], interval_of(row, time))
+
+
+def interval_of(row: Mapping[str, Any], time: str) -> Ratio | None:
+    """The interval of a row's ratio; results that were written before there was one have none."""
+    found = row.get(f"{time}_interval")
+    return None if found is None else Ratio(**found)
 
 
 def agreement_line(difference: Mapping[str, Any] | None, reference: str = "ours") -> str:
@@ -104,13 +103,3 @@ def agreement_line(difference: Mapping[str, Any] | None, reference: str = "ours"
         return "greedy tokens: identical in every round"
     place = f"{difference['task']}, round {difference['round']}, turn {difference['turn']}, token {difference['token']}"
     return f"greedy tokens: NOT identical, {difference['variant']} parts from {reference} first at {place}"
-
-
-def _median(row: Mapping[str, Any], measure: str) -> float | None:
-    return None if row[measure] is None else float(row[measure]["median"])
-
-
-def _spread(values: Mapping[str, float] | None) -> str:
-    if values is None:
-        return ""
-    return f"{values['median']:,.2f} ({values['low']:,.2f} to {values['high']:,.2f})"

@@ -6,11 +6,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from loopserve_cli.demo.dialogues import SPARSE, Talk
+from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from loopserve_cli.engine.loader import LoadedModel
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int = 0) -> list[int]:
@@ -27,3 +30,15 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int = 0) -
                 return ids[:tokens]
             wanted *= 2
     raise AssertionError("a talk has no end")
+
+
+def made_up(loaded: LoadedModel, tokens: int, answers: int) -> list[int]:
+    """A dialogue of so many tokens; raises UsageError when it and `answers` more do not fit into the context."""
+    check_room(loaded, f"--tokens {tokens} with its answers", tokens + answers, "give fewer")
+    return prompt_ids(loaded.tokenizer, tokens)
+
+
+def check_room(loaded: LoadedModel, what: str, needed: int, advice: str) -> None:
+    """Refuse what does not fit into the model's context; raises UsageError."""
+    if loaded.context_limit is not None and needed > loaded.context_limit:
+        raise UsageError(f"{what} is {needed} tokens, but {loaded.name} reads at most {loaded.context_limit}; {advice}")

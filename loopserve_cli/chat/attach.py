@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.text import Text
 
+from loopserve_cli import text_file
 from loopserve_cli.chat.figures import count
 from loopserve_cli.chat.room import Length, check_readable, length_of, room
 from loopserve_cli.chat.session import Attachment, Session
-from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.files import MESSAGE_LIMIT, Refused, read_file
+from loopserve_cli.errors import UsageError
+from loopserve_cli.files import MESSAGE_LIMIT
 from loopserve_cli.nearest import hint_file
 
 # So many characters are tokenised within half a second.
@@ -56,19 +57,9 @@ def _fits(session: Session, length: Length) -> str:
 def read_text(path: Path) -> str:
     """A text file; raises LoopserveError in one line for anything else."""
     try:
-        raw = read_file(path, MESSAGE_LIMIT, streams=True)
-    except Refused as refusal:
-        raise UsageError(f"{path}: {refusal}") from None
+        text = text_file.read_text(path, MESSAGE_LIMIT, "give one of its files", streams=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; check the path{hint_file(path)}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path}: is a folder; give one of its files") from None
-    except OSError as error:
-        raise LoopserveError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = raw.removeprefix(b"\xef\xbb\xbf").decode()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     if "\0" in text:
         raise UsageError(f"{path}: is a binary file; give a text file")
     if not text.strip():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from loopserve_cli.chat.places import new_transcript, numbered, transcripts_folder
+from loopserve_cli.chat.paths import new_transcript, numbered, transcripts_folder
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter

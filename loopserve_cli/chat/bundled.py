@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loopserve_cli.demo.files import bundled_path
+from loopserve_cli.bundled_files import bundled_path
 
 
 def is_bundled(path: Path) -> bool:

@@ -19,9 +19,9 @@ from loopserve_cli.chat.bundled import is_bundled, located
 from loopserve_cli.chat.commands.files import begin_with, header
 from loopserve_cli.chat.dashboard.source import attach
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
-from loopserve_cli.chat.kept import feed
+from loopserve_cli.chat.kv_file import feed
 from loopserve_cli.chat.loading import LoadTimes, loading
-from loopserve_cli.chat.places import history_file, new_transcript
+from loopserve_cli.chat.paths import history_file, new_transcript
 from loopserve_cli.chat.prompt import open_history, prompt_session
 from loopserve_cli.chat.repl import greet, run_repl, show_tail
 from loopserve_cli.chat.resumed import resolved

@@ -1,1 +1,1 @@
-"""The bundled demo model: its language, its training, its measure, its files."""
+"""The demo model: its language, its dialogues, its training, its files."""

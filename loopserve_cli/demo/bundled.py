@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
+from loopserve_cli.bundled_files import TRANSCRIPTS, transcripts_folder
 from loopserve_cli.demo import language as lang
 from loopserve_cli.demo.dialogues import Fact, Turn
-from loopserve_cli.demo.files import TRANSCRIPTS, transcripts_folder
 from loopserve_cli.demo.planted import Planted
 
 LONG_TOKENS = {"demo:long": 16384, "demo:xlong": 32768}

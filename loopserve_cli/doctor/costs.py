@@ -12,7 +12,7 @@ def cost_check(device: str, dtype: str) -> Check:
     """Whether a device, "cpu" or "cuda:N", was measured in the dtype that models run in there."""
     import torch
 
-    from loopserve_cli.policies.prefill.costs import costs_for
+    from loopserve_cli.policies.prefill.device_costs import costs_for
 
     try:
         costs = costs_for(torch.device(device), getattr(torch, dtype))

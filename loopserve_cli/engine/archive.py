@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.identity import Identity, identify
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
 from loopserve_cli.engine.placement import layer_devices
 from loopserve_cli.engine.prefiller import Prefiller
-from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, Told, write
+from loopserve_cli.engine.saved import Forms, RowForm, SavedStore, Told
+from loopserve_cli.engine.saved_write import write
 from loopserve_cli.errors import LoopserveError, UsageError
 from loopserve_cli.policies.prefill import PrefillTurn, prefill_policy
 from loopserve_cli.profile import PolicyOptions, Profile
@@ -39,51 +40,50 @@ class Archive:
         return self._identity
 
     @torch.inference_mode()
-    def save(self, path: Path, held: Held, told: Told | None = None) -> int:
+    def save(self, path: Path, state: DialogueState, told: Told | None = None) -> int:
         """Write what is held, all of it or nothing; returns the file's bytes. `told` hears how far that is.
 
         Raises LoopserveError where there is nothing to save or something else would be lost, OSError when the disk
         refuses.
         """
-        if held.freezes:
+        if state.freezes:
             raise UsageError("retain.tier is evict: what it has dropped could not be loaded, so its cache is not saved")
-        if not held.tokens:
+        if not state.tokens:
             raise UsageError("there is nothing in the cache yet; ask something first")
-        return write(path, held.store, held.tokens, self.identity, held.made_under, told)
+        return write(path, state.store, state.tokens, self.identity, state.made_under, told)
 
-    def open(self, path: Path, held: Held) -> SavedStore:
+    def open(self, path: Path, state: DialogueState) -> SavedStore:
         """The store in a file, for `restore`; raises LoopserveError, in one line, for one that does not belong here."""
-        if held.freezes:
+        if state.freezes:
             raise UsageError(f"{path}: retain.tier is evict, which loads no saved cache")
         difference = SavedStore.facts(path).identity.difference(self.identity)
         if difference is not None:
             raise LoopserveError(f"{path} was saved {difference}")
-        vocabulary = self._loaded.model.get_input_embeddings().weight.shape[0]
-        return SavedStore.read(path, self.forms, vocabulary)
+        return SavedStore.read(path, self.forms, self._loaded.vocabulary)
 
     @property
     def forms(self) -> Forms:
         """What this model's layers store, seen from one token that is fed to it, and forgotten."""
         if self._forms is None:
-            held = Held(self._loaded.layers, PLAIN, self._loaded.handover)
-            Prefiller(self._loaded).feed(held, [0], PrefillTurn(prefill_policy(PLAIN.prefill)), None)
-            pairs = [layer.rows() for layer in held.store.layers]
+            state = DialogueState(self._loaded.layers, PLAIN, self._loaded.handover)
+            Prefiller(self._loaded).feed(state, [0], PrefillTurn(prefill_policy(PLAIN.prefill)), None)
+            pairs = [layer.rows() for layer in state.store.layers]
             self._forms = [(_form(keys), _form(values)) for keys, values in pairs]
         return self._forms
 
     @torch.inference_mode()
-    def restore(self, saved: SavedStore, held: Held, told: Told | None = None) -> None:
+    def restore(self, saved: SavedStore, state: DialogueState, told: Told | None = None) -> None:
         """Hold what a file holds where nothing is held; raises LoopserveError, and holds nothing, if that fails."""
-        assert not held.tokens
+        assert not state.tokens
         try:
-            saved.into(held.store, layer_devices(self._loaded.model), told)
+            saved.into(state.store, layer_devices(self._loaded.model), told)
         except BaseException as error:
-            held.reset()
+            state.reset()
             if is_out_of_memory(error):
                 raise LoopserveError(f"{saved.path}: out of memory at {len(saved.tokens)} tokens") from error
             raise
-        held.tokens += saved.tokens
-        held.made_under |= saved.profiles
+        state.tokens += saved.tokens
+        state.made_under |= saved.profiles
 
 
 def _form(rows: Tensor) -> RowForm:

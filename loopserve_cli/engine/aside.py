@@ -9,15 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.out_of_memory import memory_told
 from loopserve_cli.profile import Profile
 
 
-class Aside(Held):
+class Aside(DialogueState):
     """What a detour holds: at first the same as `of`, whose store it shares. `of` is not to be used meanwhile."""
 
-    def __init__(self, of: Held, profile: Profile) -> None:
+    def __init__(self, of: DialogueState, profile: Profile) -> None:
         """Under `profile`, whose tier must be that of the store. One that evicts goes back only to its open segment."""
         assert profile.retain["tier"] == of.profile.retain["tier"]
         self.tokens = list(of.tokens)

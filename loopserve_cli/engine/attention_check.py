@@ -24,7 +24,7 @@ from loopserve_cli.engine.model_call import next_logits, positions
 from loopserve_cli.engine.out_of_memory import is_out_of_memory
 from loopserve_cli.engine.rotary import length_dependence
 from loopserve_cli.engine.store import Store
-from loopserve_cli.errors import LoopserveError, ModelError
+from loopserve_cli.errors import LoopserveError, ModelError, in_a_line
 from loopserve_cli.policies.keep.everything import Everything
 from loopserve_cli.policies.prefill import PrefillTurn
 from loopserve_cli.policies.prefill.dense import Dense
@@ -127,7 +127,7 @@ def _reason(error: Exception) -> str:
     """What a model's code raised, in one line; what says by itself that the model cannot run goes on."""
     if isinstance(error, LoopserveError) or is_out_of_memory(error):
         raise error
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return in_a_line(error)
 
 
 def _watched(model: PreTrainedModel, layers: int, prompt: Tensor) -> Witness:

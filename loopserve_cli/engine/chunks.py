@@ -10,10 +10,17 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+# Large enough to keep the matrix units busy, small enough to report progress and to be cancelled.
+PREFILL_CHUNK = {"cpu": 2048, "cuda": 8192}
 # A policy chooses once per chunk, and half of what it saves lies inside the chunk: so its chunks are as long as one
 # layer's widest activation stays within so many bytes.
 ACTIVATION_BYTES = {"cpu": 2**27, "cuda": 2**30}
 LONGEST_CHUNK = 65536
+
+
+def plain_chunk(device: torch.device) -> int:
+    """Rows of a chunk for which no lines are chosen."""
+    return PREFILL_CHUNK.get(device.type, 2048)
 
 
 def choosing_chunk(device: torch.device, dtype: torch.dtype, width: int) -> int:

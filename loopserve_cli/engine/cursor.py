@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from loopserve_cli.engine.store import StoreLayer
+    from loopserve_cli.engine.store_layer import StoreLayer
 
 
 class Place(NamedTuple):

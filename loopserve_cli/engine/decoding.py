@@ -7,25 +7,20 @@ host decides or counts happens outside of the pass, so that the pass can be capt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Noted, accumulate
 from loopserve_cli.engine.ring import Ring
+from loopserve_cli.engine.selection import Selection
 from loopserve_cli.engine.store import Store
-from loopserve_cli.engine.working_set import WorkingSet, mean_length
-from loopserve_cli.policies.keep import KeepPolicy, Seen
-from loopserve_cli.profiling import Spans
+from loopserve_cli.engine.working_set import mean_length
+from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow
+from loopserve_cli.timers import Spans
 from loopserve_kernels.decode import decode_attention
-from loopserve_kernels.key_mass import key_mass
-from loopserve_kernels.rotate import Rotation
+from loopserve_kernels.rotation import Rotation
 from loopserve_kernels.step_write import step_write
-
-ACCUMULATED_ROWS = 32
-# Tokens a working set has room for at most after a choice; it grows when they are more.
-ROOM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +35,6 @@ class DecodeReport:
     reselect_ms: float
     working_set_bytes: int
     streamed_bytes: int
-
-
-@dataclass(slots=True)
-class LayerBuffers:
-    """What one layer's decoding writes to. It outlives the turn so that addresses stay; its content does not."""
-
-    ring: Ring
-    working: WorkingSet = field(default_factory=WorkingSet)
-
-
-@dataclass(slots=True)
-class _Layer:
-    """One layer in this turn; without a choice it reads everything."""
-
-    buffers: LayerBuffers
-    scaling: float
-    chosen: bool = False
-    accumulated: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """What a turn's prefill showed of one layer, copied: later steps do not change it."""
-
-    ring: Ring
-    scaling: float
-    accumulated: Tensor | None
 
 
 class DecodeTurn:
@@ -85,11 +53,11 @@ class DecodeTurn:
         self._buffers = {} if buffers is None else buffers
         for held in self._buffers.values():
             held.ring.clear()
-        self._layers: dict[int, _Layer] = {}
+        self._layers: dict[int, LayerDecoding] = {}
         self._choosing = Spans()
+        self._selection = Selection(policy, store, self._choosing)
         self.captures = True  # whether a step's pass may be captured
         self._due_in = 0
-        self._choices = 0
         self._keys = 0  # stored when last asked
         self._streamed = store.streamed  # before the turn
 
@@ -131,15 +99,15 @@ class DecodeTurn:
 
     def noted(self) -> dict[int, Noted]:
         """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""
-        return {n: Noted(s.buffers.ring.copy(), s.scaling, s.accumulated) for n, s in self._layers.items()}
+        return {number: state.noted() for number, state in self._layers.items()}
 
     def recall(self, noted: Mapping[int, Noted], captures: bool) -> None:
         """Be as before a turn's first step, of which this was noted; nothing was seen or decoded here yet."""
         assert not self._layers and not self._buffers
         self.captures = captures
         for number, one in noted.items():
-            buffers = self._buffers[number] = LayerBuffers(one.ring.copy())
-            self._layers[number] = _Layer(buffers, one.scaling, accumulated=one.accumulated)
+            layer = self._layers[number] = LayerDecoding.recalled(one)
+            self._buffers[number] = layer.buffers
 
     @property
     def steady(self) -> bool:
@@ -153,7 +121,7 @@ class DecodeTurn:
     def begin_step(self) -> None:
         """Choose keys where that is due, and make room for one token."""
         if self._due_in == 0:
-            self._choose()
+            self._due_in = self._selection.choose(self._layers)
         self._due_in -= 1
         for state in self._layers.values():
             if state.chosen:
@@ -228,58 +196,9 @@ class DecodeTurn:
                 state.buffers.working.drop()
         self.store.drop_step()
 
-    def _choose(self) -> None:
-        """Ask the policy for every layer, unless the first interval reads everything."""
-        interval = self.policy.interval
-        self._due_in = -1 if interval is None else interval
-        first = self._choices == 0
-        self._choices += 1
-        if first and self.policy.first_full:
-            return
-        for (device, keys, _), layers in self._alike().items():
-            if not self.policy.leaves_out(keys):
-                for number in layers:
-                    self._layers[number].chosen = False
-                continue
-            with self._choosing.span(device):
-                chosen = self.policy.choose(self.seen(number, self._keys_to_judge(number)) for number in layers)
-                for number, own in zip(layers, chosen, strict=True):
-                    key, value = (part[0] for part in self.store.layers[number].sources(own.total))
-                    state = self._layers[number]
-                    state.buffers.working.fill(own, key, value, room=min(interval or ROOM, ROOM))
-                    state.chosen = True
-
-    def _alike(self) -> dict[tuple[torch.device, int, int], list[int]]:
-        """Layers that one choice can be made for, by device, keys held and key-value heads."""
-        found: dict[tuple[torch.device, int, int], list[int]] = {}
-        for number in self._layers:
-            held = self.store.layers[number]
-            found.setdefault((held.device, held.length, held.groups), []).append(number)
-        return found
-
-    def _keys_to_judge(self, layer: int) -> Tensor:
-        """One layer's keys [G, N, D]; a policy that looks at none gets their shape."""
-        held = self.store.layers[layer]
-        if self.policy.window:
-            return held.all_keys()[0]
-        assert held.keys is not None
-        return torch.empty((), dtype=held.dtype, device=held.device).expand(
-            held.groups, held.length, held.keys.shape[3]
-        )
-
-    def seen(self, layer: int, key: Tensor) -> Seen:
+    def scoring_window(self, layer: int, key: Tensor) -> ScoringWindow:
         """What the policy may judge one layer's keys [G, N, D] by."""
-        state = self._layers[layer]
-        if self.policy.window:
-            queries, positions = state.buffers.ring.newest()
-        else:
-            queries, positions = key.new_empty(0, 0, key.shape[2]), torch.empty(0)
-        summed = state.accumulated
-        if summed is not None:  # over the turn's prefill: what came after it has no mass
-            summed = F.pad(summed, (0, self.store.layers[layer].length - summed.shape[1]))
-        again = self.policy.window and self.policy.interval  # keys are judged often enough for codes to pay
-        codes = self.store.coding.of(self.store.layers[layer], key) if again else None
-        return Seen(queries, positions, key, state.scaling, summed, codes)
+        return self._selection.window(layer, self._layers[layer], key)
 
     @property
     def layers(self) -> list[int]:
@@ -299,13 +218,23 @@ class DecodeTurn:
     def rewind(self) -> None:
         """Forget what was seen of tokens that the store forgot."""
         for number, state in self._layers.items():
-            state.buffers.ring.rewind(self.store.layers[number].length)
-            state.accumulated = None
+            state.rewind(self.store.layers[number].length)
 
     @property
     def even(self) -> bool:
         """Whether the host knows how many keys every head reads."""
         return all(s.buffers.working.even for s in self._layers.values() if s.chosen)
+
+    def shares(self) -> dict[int, tuple[float, ...]] | None:
+        """By layer, of every key-value head the share of the keys that the last step read; None where it read all.
+
+        Waits for the devices.
+        """
+        if not self._keys or not any(state.chosen for state in self._layers.values()):
+            return None
+        every = {number: (1.0,) * self.store.layers[number].groups for number in self._layers}
+        chosen = {number: state.buffers.working.lengths for number, state in self._layers.items() if state.chosen}
+        return every | {n: tuple((own / self._keys).tolist()) for n, own in chosen.items() if own is not None}
 
     def report(self, stored: int) -> DecodeReport:
         """The turn's figures; waits for the devices. Where nothing was decoded all `stored` keys count as read."""
@@ -313,25 +242,14 @@ class DecodeTurn:
         read = [mean_length(s.buffers.working) if s.chosen else float(self._keys) for s in states]
         return DecodeReport(
             keys_read=round(sum(read) / len(read)) if read else stored,
-            reselections=max(self._choices - 1, 0),
+            reselections=max(self._selection.choices - 1, 0),
             reselect_ms=self._choosing.ms(),
             working_set_bytes=sum(s.buffers.working.bytes for s in self._layers.values() if s.chosen),
             streamed_bytes=self.store.streamed - self._streamed,
         )
 
-    def _layer(self, layer: int, scaling: float) -> _Layer:
+    def _layer(self, layer: int, scaling: float) -> LayerDecoding:
         if layer not in self._layers:
             buffers = self._buffers.setdefault(layer, LayerBuffers(Ring(self.policy.window)))
-            self._layers[layer] = _Layer(buffers, scaling)
+            self._layers[layer] = LayerDecoding(buffers, scaling)
         return self._layers[layer]
-
-
-def accumulate(so_far: Tensor | None, query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Attention of all rows summed by key, mean over the group: query [H, n, D] (the newest), key [G, N, D]; [G, N]."""
-    new, keys = query.shape[1], key.shape[1]
-    total = key.new_zeros(key.shape[0], keys, dtype=torch.float32) if so_far is None else so_far
-    total = F.pad(total, (0, keys - total.shape[1]))
-    for first in range(0, new, ACCUMULATED_ROWS):
-        rows = torch.arange(first, min(first + ACCUMULATED_ROWS, new), device=query.device)
-        total += key_mass(query[:, rows], keys - new + rows, key, scaling, "mean") * len(rows)
-    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from loopserve_cli.heads import HeadFigures
 from loopserve_cli.stats import TurnRecord
 
 
@@ -37,9 +38,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TurnDone:
-    """The turn's end. `record.finish_reason` is "stop", "stop_string", "length", "context" or "cancelled"."""
+    """The turn's end. `record.finish_reason` is "stop", "stop_string", "length", "context" or "cancelled".
+
+    `heads` is what the heads computed and read, where the engine keeps that and some head left something out.
+    """
 
     record: TurnRecord
+    heads: HeadFigures | None = field(default=None, compare=False)
 
 
 Event = PrefillProgress | Token | TurnDone

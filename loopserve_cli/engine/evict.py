@@ -42,21 +42,21 @@ class Eviction:
             return start.layers[layer][0] + token - start.tokens
         return next((one.layers[layer][0] for one in self._starts if one.tokens == token), None)
 
-    def freeze(self, seen: DecodeTurn, tokens: int) -> None:
-        """Compress the open segment by what `seen` noted of it, and open one that begins after `tokens`.
+    def freeze(self, turn: DecodeTurn, tokens: int) -> None:
+        """Compress the open segment by what `turn` noted of it, and open one that begins after `tokens`.
 
         A segment of which nothing was noted, since all of that was undone, stays open and becomes part of the next.
         """
         start = self._starts[-1]
-        if tokens == start.tokens or not seen.judges:
+        if tokens == start.tokens or not turn.judges:
             return
         chosen = []  # all of it before any of it is done: memory may run out
-        for number in seen.layers:
+        for number in turn.layers:
             layer, first = self._store.layers[number], start.layers[number][0]
             key = layer.everything(layer.length)[0][0][:, first:]
-            noted = seen.seen(number, key)
-            accumulated = None if noted.accumulated is None else noted.accumulated[:, first:]
-            keys = seen.policy.select(replace(noted, positions=noted.positions - first, accumulated=accumulated))
+            window = turn.scoring_window(number, key)
+            accumulated = None if window.accumulated is None else window.accumulated[:, first:]
+            keys = turn.policy.select(replace(window, positions=window.positions - first, accumulated=accumulated))
             if keys is not None:
                 assert keys.even, "a frozen segment has the same number of keys in every head"
                 chosen.append((layer, first, *layer.rows_at(keys.index + first)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from loopserve_cli.errors import NumbersError
 
 if TYPE_CHECKING:
-    from loopserve_cli.engine.held import Held
+    from loopserve_cli.engine.dialogue_state import DialogueState
 
 REMEDIES = {
     "float16": "float16 overflows above 65,504: use --dtype bfloat16 or --dtype float32",
@@ -38,29 +38,29 @@ def numbers_error(name: str, dtype: str, quant: str | None) -> NumbersError:
 
 
 @contextmanager
-def undone_unless_numbers(held: Held, before: int) -> Iterator[None]:
+def undone_unless_numbers(state: DialogueState, before: int) -> Iterator[None]:
     """On a NumbersError hold no more than the first `before` tokens, and nothing from the first bad row on."""
     try:
         yield
     except NumbersError:
-        held.rewind(min(before, len(held.tokens)))
-        sound = _sound(held)
-        if sound is not None and sound < len(held.tokens):
-            held.rewind(sound)
+        state.rewind(min(before, len(state.tokens)))
+        sound = _sound(state)
+        if sound is not None and sound < len(state.tokens):
+            state.rewind(sound)
         raise
 
 
 @torch.inference_mode()
-def _sound(held: Held) -> int | None:
+def _sound(state: DialogueState) -> int | None:
     """How many leading tokens have finite keys and values in all layers; None if that is all of them.
 
     A tier that evicts holds rows of other tokens, so there one bad row costs all of them.
     """
-    first = [_first_bad(part) for layer in held.store.layers if layer.length for part in layer.rows()]
+    first = [_first_bad(part) for layer in state.store.layers if layer.length for part in layer.rows()]
     bad = [row for row in first if row is not None]
     if not bad:
         return None
-    return 0 if held.freezes else min(bad)
+    return 0 if state.freezes else min(bad)
 
 
 def _first_bad(rows: Tensor) -> int | None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.decoding import DecodeTurn, Noted
-from loopserve_cli.engine.held import Held
+from loopserve_cli.engine.decoding import DecodeTurn
+from loopserve_cli.engine.dialogue_state import DialogueState
+from loopserve_cli.engine.layer_decoding import Noted
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
+from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.stepper import Stepper
 
 
@@ -52,14 +54,30 @@ class Given:
         return token
 
 
-def forced(start: Start, given: Given, held: Held, stepper: Stepper) -> None:
+def forcible(
+    ids: Sequence[int], begins: int, held: int, limit: int | None, lengths: LengthDependence | None
+) -> Sequence[int]:
+    """As many of an answer's ids as can be forced after `begins` tokens where `held` are held: all that fit.
+
+    `limit` is how many tokens the model reads. None where the keys of the answer's start have gone stale, and none
+    after a step that would make them so.
+    """
+    if lengths is not None and lengths.kept(held, begins) < begins:
+        return ()
+    ids = ids if limit is None else ids[: limit - begins]
+    if lengths is None:
+        return ids
+    return ids[: next((n for n in range(1, len(ids)) if lengths.stale_in_step(begins + n - 1)), len(ids))]
+
+
+def forced(start: Start, given: Given, state: DialogueState, stepper: Stepper) -> None:
     """Go back to the turn's start and decode what is given; its last token is not fed, as in generation."""
-    held.rewind(start.tokens)
-    decode = held.decode = DecodeTurn(held.decode.policy, held.store)
+    state.rewind(start.tokens)
+    decode = state.decode = DecodeTurn(state.decode.policy, state.store)
     decode.recall(start.noted, start.captures)
     drawn = given.pick(start.logits)
     for token in given.ids[:-1]:
-        with whole_or_nothing(held, given.device):
-            drawn = stepper.launch(drawn, len(held.tokens), decode, given)
+        with whole_or_nothing(state, given.device):
+            drawn = stepper.launch(drawn, len(state.tokens), decode, given)
             stepper.count()
-            held.append([token])
+            state.append([token])

@@ -18,7 +18,8 @@ from loopserve_cli.engine.attention import layer_of, loopserve_attention
 from loopserve_cli.engine.fused_parts import LayerParts, ModelParts
 from loopserve_kernels.gated import silu_mul
 from loopserve_kernels.norm import add_rms_norm
-from loopserve_kernels.rotate import Rotation, rotate
+from loopserve_kernels.rotate import rotate
+from loopserve_kernels.rotation import Rotation
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.decoding import DecodeTurn

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loopserve_cli.engine.held import Held
+    from loopserve_cli.engine.dialogue_state import DialogueState
+    from loopserve_cli.memory_meter import Meter
     from loopserve_cli.policies.prefill import PrefillTurn
     from loopserve_cli.policies.prefill.report import PrefillReport
-    from loopserve_cli.profiling import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,13 @@ class Underway:
         return chosen
 
 
-def gauges_of(held: Held, meter: Meter, chosen: PrefillReport | None) -> Gauges:
+def gauges_of(state: DialogueState, meter: Meter, chosen: PrefillReport | None) -> Gauges:
     """The gauges of what is held. Of decoding on a GPU nothing is read that it would have to be waited for."""
-    store, decode, memory = held.store, held.decode, meter.read()
+    store, decode, memory = state.store, state.decode, meter.read()
     report = decode.report(store.length) if decode.even or not meter.gpus else None
     return Gauges(
-        tokens=len(held.tokens),
-        kv_used_device_bytes=store.used_bytes(host=False),
-        kv_used_host_bytes=store.used_bytes(host=True),
-        kv_store_device_bytes=store.device_bytes,
-        kv_store_host_bytes=store.host_bytes,
-        keys_stored=store.length,
+        tokens=len(state.tokens),
+        **store.figures(),
         keys_read=report.keys_read if report else None,
         reselections=report.reselections if report else None,
         reselect_ms=report.reselect_ms if report else None,

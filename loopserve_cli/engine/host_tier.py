@@ -23,8 +23,8 @@ from torch import Tensor
 
 from loopserve_cli.engine.pinned import pinned_empty
 from loopserve_cli.engine.staging import Staging, copy_rows
-from loopserve_cli.engine.store import GROWTH, ROUND, StoreLayer
-from loopserve_kernels.step_write import StorePlace
+from loopserve_cli.engine.store_layer import GROWTH, StoreLayer
+from loopserve_kernels.step_place import StorePlace
 
 TAIL = 64
 
@@ -68,7 +68,7 @@ class HostLayer(StoreLayer):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Empty host buffers, and the tail."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = (_host_buffer(part, 0, self.device) for part in (key_states, value_states))
+        self.keys, self.values = self._buffer(key_states, 0), self._buffer(value_states, 0)
         self.tail_keys, self.tail_values = (
             part.new_empty((*part.shape[:2], TAIL, part.shape[3])) for part in (key_states, value_states)
         )
@@ -175,13 +175,19 @@ class HostLayer(StoreLayer):
     def _grow(self, rows: int) -> None:
         """As on the device, once the host holds what was copied there."""
         self.staging.settle(self.device)
-        rows = -(-rows // ROUND) * ROUND
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)
-            new = _host_buffer(old, rows, self.device)
-            new[:, :, : self.flushed].copy_(old[:, :, : self.flushed])
-            setattr(self, name, new)
-            self.moves += 1
+        super()._grow(rows)
+
+    @property
+    def _filled(self) -> int:
+        """The host's rows."""
+        return self.flushed
+
+    def _buffer(self, like: Tensor, rows: int) -> Tensor:
+        """Room in the host's memory, pinned if the device is a GPU."""
+        shape = (*like.shape[:2], rows, like.shape[3])
+        if self.device.type == "cuda":
+            return pinned_empty(shape, like.dtype, self.device)
+        return torch.empty(shape, dtype=like.dtype, device="cpu")
 
     def rewind(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""
@@ -205,11 +211,3 @@ def host_layers(count: int) -> list[StoreLayer]:
     layers: list[HostLayer] = []
     layers += (HostLayer(number, staging, layers) for number in range(count))
     return list(layers)
-
-
-def _host_buffer(like: Tensor, rows: int, device: torch.device) -> Tensor:
-    """Room for `rows` rows of a tensor [1, G, n, D] in the host's memory, pinned if the device is a GPU."""
-    shape = (*like.shape[:2], rows, like.shape[3])
-    if device.type == "cuda":
-        return pinned_empty(shape, like.dtype, device)
-    return torch.empty(shape, dtype=like.dtype, device="cpu")

@@ -5,38 +5,50 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loopserve_cli.engine.events import PrefillProgress
-from loopserve_cli.profiling import Stopwatch
+from loopserve_cli.timers import Stopwatch
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.policies.prefill import PrefillTurn
 
 Tell = Callable[[PrefillProgress], None]
 
 
-def telling(
-    tell: Tell, chunk: int, layers: int, at_end: PrefillProgress, watch: Stopwatch, began: float
-) -> Callable[[], None]:
-    """What each of so many layers calls before and after it attends, over a chunk of so many tokens.
+@dataclass(frozen=True, slots=True)
+class LayerProgress:
+    """Who hears of a prefill through so many `layers` that began at `began` on the `watch`, in milliseconds.
 
-    `at_end` is the progress once the chunk is read, `began` the prefill's begin on the `watch`, in milliseconds. What
-    telling takes is not counted.
+    What telling takes is not counted.
     """
-    calls = itertools.count()
 
-    def at_layer() -> None:
-        part = chunk * next(calls) // (2 * layers)
-        with watch.paused():
-            tell(replace(at_end, done=at_end.done - chunk + part, ms=watch.now() - began))
+    tell: Tell | None
+    layers: int
+    watch: Stopwatch
+    began: float = 0.0
 
-    return at_layer
+    def follow(self, prefill: PrefillTurn, chunk: int, at_end: PrefillProgress) -> None:
+        """Have each layer tell, before and after it attends over the next chunk; `at_end` is the progress after it.
+
+        Not on a GPU, which is asked for all layers long before it ends.
+        """
+        if self.tell is None or self.watch.gpus:
+            return
+        tell, calls = self.tell, itertools.count()
+
+        def at_layer() -> None:
+            part = chunk * next(calls) // (2 * self.layers)
+            with self.watch.paused():
+                tell(replace(at_end, done=at_end.done - chunk + part, ms=self.watch.now() - self.began))
+
+        prefill.at_layer = at_layer
 
 
 @contextlib.contextmanager
-def told_within(engine: Engine, tell: Callable[[PrefillProgress], None]) -> Iterator[None]:
+def told_within(engine: Engine, tell: Tell) -> Iterator[None]:
     """Inside, `tell` hears layer by layer how far a long prefill is within its chunks."""
     engine.on_progress = tell
     try:

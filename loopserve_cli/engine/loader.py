@@ -55,6 +55,11 @@ class LoadedModel:
         """What computes logits: the fused pass where the model has one."""
         return self.fused or self.model
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids have an embedding."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
 
 def load(
     options: ModelOptions,

@@ -13,21 +13,21 @@ from loopserve_cli.engine.store import empty_cache
 from loopserve_cli.errors import LoopserveError
 
 if TYPE_CHECKING:
-    from loopserve_cli.engine.held import Held
+    from loopserve_cli.engine.dialogue_state import DialogueState
 
 
 @contextmanager
-def whole_or_nothing(held: Held, device: torch.device) -> Iterator[None]:
+def whole_or_nothing(state: DialogueState, device: torch.device) -> Iterator[None]:
     """Undo a half-done forward pass: layers before the failure have stored what later ones have not."""
     try:
         yield
     except BaseException as error:
-        held.undo_pass()
+        state.undo_pass()
         if is_out_of_memory(error):
             empty_cache(device)
             give_back()
             raise LoopserveError(
-                f"out of memory at {len(held.tokens)} stored tokens, which are kept; "
+                f"out of memory at {len(state.tokens)} stored tokens, which are kept; "
                 "shorten the message, /undo, or use --quant nf4"
             ) from error
         raise

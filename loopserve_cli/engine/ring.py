@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loopserve_kernels.step_write import RingPlace
+from loopserve_kernels.step_place import RingPlace
 
 
 class Ring:

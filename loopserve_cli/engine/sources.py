@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loopserve_cli.demo.files import demo_model_folder
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.engine.adapters import base_of
 from loopserve_cli.engine.gguf_files import is_gguf, parts_of, whole_models
 from loopserve_cli.engine.gguf_header import read_header

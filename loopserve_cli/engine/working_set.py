@@ -10,7 +10,7 @@ from torch import Tensor
 from loopserve_cli.policies.keep import Keys
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gather import gather_keys
-from loopserve_kernels.step_write import WorkingPlace
+from loopserve_kernels.step_place import WorkingPlace
 
 GROWTH = 1.5
 ROUND = 64

@@ -48,17 +48,28 @@ class Appended:
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) < len(raw):
             os.ftruncate(self.handle, len(whole))
-        found = []
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                data = json.loads(line)
-            except (ValueError, RecursionError):
-                data = None
-            if not isinstance(data, dict):
-                raise LoopserveError(f"{self.path}, line {number}: is no JSON object; give --out to begin anew")
-            found.append(data)
-        return found
+        return objects_of(self.path, whole)
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.handle)
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of such a file, which is left as it is; raises OSError, and LoopserveError as `lines`."""
+    raw = path.read_bytes()
+    return objects_of(path, raw[: raw.rfind(b"\n") + 1])
+
+
+def objects_of(path: Path, whole: bytes) -> list[dict[str, Any]]:
+    """The objects of so many lines of the file; raises LoopserveError for a line that is none."""
+    found = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            raise LoopserveError(f"{path}, line {number}: is no JSON object; give --out to begin anew")
+        found.append(data)
+    return found

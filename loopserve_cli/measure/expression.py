@@ -18,6 +18,8 @@ SUMS: dict[str, Callable[[float, float], float]] = {"+": operator.add, "-": oper
 PRODUCTS: dict[str, Callable[[float, float], float]] = {"*": operator.mul, "/": operator.truediv}
 # How strongly operators bind, the weakest first.
 STRENGTH = {"or": 1, "and": 2} | dict.fromkeys(COMPARISONS, 3) | dict.fromkeys(SUMS, 4) | dict.fromkeys(PRODUCTS, 5)
+# What stands before a measure of an earlier run.
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,15 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure of a profile's turns; no `profile` stands for each in turn, no `stat` for a count."""
+    """A measure of a profile's turns; no `profile` stands for each in turn, no `stat` for a count.
+
+    Of `baseline` it is one of an earlier run's.
+    """
 
     profile: str | None
     metric: str
     stat: str | None = None
+    baseline: bool = False
 
     @property
     def name(self) -> str:
@@ -44,7 +50,7 @@ class Measure:
         return f"{self.metric}.{self.stat}" if self.stat else self.metric
 
     def __str__(self) -> str:
-        return f"{self.profile}.{self.name}" if self.profile else self.name
+        return ".".join(part for part in (BASELINE if self.baseline else None, self.profile, self.name) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +100,12 @@ def comparisons(node: Node) -> Iterator[Binary]:
         yield from comparisons(node.right)
 
 
-def bound(node: Node, profile: str) -> Node:
-    """The same, of this profile where it says none."""
+def bound(node: Node, profile: str, earlier: str | None = None) -> Node:
+    """The same, of this profile where it says none; of the baseline, of the one that is called `earlier` there."""
     if isinstance(node, Measure):
-        return node if node.profile else replace(node, profile=profile)
+        return node if node.profile else replace(node, profile=(earlier if node.baseline else None) or profile)
     if isinstance(node, Binary):
-        return replace(node, left=bound(node.left, profile), right=bound(node.right, profile))
+        return replace(node, left=bound(node.left, profile, earlier), right=bound(node.right, profile, earlier))
     return node
 
 

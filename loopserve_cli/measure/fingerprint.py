@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 GONE = object()
@@ -22,12 +22,16 @@ def plain(value: Any) -> Any:
 
 def difference(before: Any, now: Any) -> str | None:
     """The first place where two JSON values differ, in words: "keep.budget was 512 and is 8"; None where they agree."""
+    return next(differences(before, now), None)
+
+
+def differences(before: Any, now: Any) -> Iterator[str]:
+    """Every place where they differ, in the same words."""
     was, is_now = _flat(before), _flat(now)
     for place in [*was, *(place for place in is_now if place not in was)]:
         old, new = was.get(place, GONE), is_now.get(place, GONE)
         if old != new:
-            return f"{place or 'it'} was {_word(old)} and is {_word(new)}"
-    return None
+            yield f"{place or 'it'} was {_word(old)} and is {_word(new)}"
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

@@ -4,7 +4,8 @@ A slow minute of the machine, and a long stretch of the dialogue, are shared by 
 are drawn in blocks of neighbours, going round at the end (Politis and Romano, "A circular block-resampling procedure
 for stationary data", 1992), as long as the cube root of the dialogue. Twice: a turn with all its repeats, which says
 what other turns might give; and every repeat's turns alone, which says what the machine does. The wider holds. Of
-eight dialogues or more each is drawn whole. Percentiles, widened for few units (`student.widening`).
+eight dialogues or more each is drawn whole. Percentiles, widened for few units (`student.widening`). Of fewer than
+eight dialogues with so few turns that hardly a block is in them nothing is drawn: see `slow_waves`.
 tests/test_interval.py holds how often the true value is inside.
 """
 
@@ -18,10 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loopserve_cli.measure.slow_waves import half_width
 from loopserve_cli.measure.student import CONFIDENCE, widening
 
 DIALOGUES_DRAWN = 8
 FEWEST_TURNS = 4
+# A repeat of fewer turns, on average, is too short to draw blocks from.
+FEWEST_DRAWN = 24
 DRAWS = 2000
 SEED = 0
 # So many drawn units are in memory at a time.
@@ -54,38 +58,47 @@ class Units:
         return np.concatenate(found)
 
 
-def interval(values: Mapping[Place, float]) -> tuple[float, float] | None:
-    """Where the true mean lies with 95% confidence, the same each time it is asked; None for fewer than two values."""
+def interval(values: Mapping[Place, float], timed: bool = True) -> tuple[float, float] | None:
+    """Where the true mean lies with 95% confidence, the same each time it is asked; None for fewer than two values.
+
+    What is not `timed` is the same whatever the machine does meanwhile: then only turns are drawn, however few.
+    """
     if len(values) < 2:
         return None
     mean = math.fsum(values.values()) / len(values)
-    generator = np.random.default_rng(SEED)
-    tails = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
-    lows, highs = [], []
-    for units in _ways(values):
-        low, high = np.percentile(units.means(DRAWS, generator), tails)
-        wider = widening(units.drawn)
-        lows.append(min(mean, mean - wider * (mean - float(low))))
-        highs.append(max(mean, mean + wider * (float(high) - mean)))
+    lows, highs = zip(*_intervals(values, mean, timed), strict=True)
     return min(lows), max(highs)
 
 
-def _ways(values: Mapping[Place, float]) -> Iterator[Units]:
-    """The ways to draw: dialogues where there are many; else turns with all repeats, and turns of each repeat."""
+def _intervals(values: Mapping[Place, float], mean: float, timed: bool) -> Iterator[tuple[float, float]]:
+    """By each way to look at them: dialogues where there are many; else turns with all repeats, and each repeat."""
+    runs: dict[str, dict[int, dict[int, float]]] = {}
     turns: dict[str, dict[int, list[float]]] = {}
-    runs: dict[tuple[str, int], dict[int, list[float]]] = {}
     for place, value in sorted(values.items()):
+        runs.setdefault(place.dialogue, {}).setdefault(place.repeat, {})[place.turn] = value
         turns.setdefault(place.dialogue, {}).setdefault(place.turn, []).append(value)
-        runs.setdefault((place.dialogue, place.repeat), {}).setdefault(place.turn, []).append(value)
+    generator = np.random.default_rng(SEED)
     if len(turns) >= DIALOGUES_DRAWN:
         whole = [[value for turn in dialogue.values() for value in turn] for dialogue in turns.values()]
-        yield Units(_totals(whole), drawn=len(whole))
+        yield _drawn(Units(_totals(whole), drawn=len(whole)), mean, generator)
         return
-    count = sum(len(dialogue) for dialogue in turns.values())
-    if count >= FEWEST_TURNS:
-        yield _blocks([list(dialogue.values()) for dialogue in turns.values()])
-    if count < FEWEST_TURNS or len(runs) > len(turns):
-        yield _blocks([list(run.values()) for run in runs.values()])
+    repeats = [run for dialogue in runs.values() for run in dialogue.values()]
+    if timed and len(values) < FEWEST_DRAWN * len(repeats):
+        half = half_width([list(dialogue.values()) for dialogue in runs.values()])
+        if half is not None:
+            yield mean - half, mean + half
+            return
+    yield _drawn(_blocks([list(dialogue.values()) for dialogue in turns.values()]), mean, generator)
+    if timed and len(repeats) > len(turns):
+        yield _drawn(_blocks([[[value] for value in run.values()] for run in repeats]), mean, generator)
+
+
+def _drawn(units: Units, mean: float, generator: np.random.Generator) -> tuple[float, float]:
+    """The percentiles of the means of many draws, widened for few units."""
+    tails = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+    low, high = np.percentile(units.means(DRAWS, generator), tails)
+    wider = widening(units.drawn)
+    return min(mean, mean - wider * (mean - float(low))), max(mean, mean + wider * (float(high) - mean))
 
 
 def _blocks(sequences: Sequence[Sequence[Sequence[float]]]) -> Units:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loopserve_cli.measure.ratio import by_place, paired, place_of
+from loopserve_cli.measure.spread import median
+from loopserve_cli.measure.turn_key import key_of
 from loopserve_cli.stats import TurnRecord
 
 # A turn of a dialogue, by the dialogue's id and the turn's number: it takes about as long in every repeat.
 Place = tuple[str, int]
-# One of its repeats, which every profile has.
-Turn = tuple[str | None, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ class Progress:
         """Of `total` turns each is still to be run as often as `to_do` says; `clock` gives seconds."""
         self.profiles = profiles
         self.total = total
-        self._records: dict[str, dict[Turn, TurnRecord]] = {profile: {} for profile in profiles}
-        for record in kept:
-            self._add(record)
+        self._records = {key_of(record): record for record in kept}
         self._to_do = Counter(to_do)
         self._took: dict[Place, list[float]] = {}
         self._clock = clock
@@ -70,7 +69,7 @@ class Progress:
         now = self._clock()
         place = (record.conversation_id or "", record.turn or 0)
         self._took.setdefault(place, []).append(now - self._last)
-        self._add(record)
+        self._records[key_of(record)] = record
         self._to_do[place] -= 1
         self._last, self._left = now, None
 
@@ -108,42 +107,26 @@ class Progress:
 
     def so_far(self) -> list[SoFar]:
         """Every profile's row, the first one's first; one without a turn yet has only unknowns."""
-        rows = self._records
-        begun = [row for row in rows.values() if row]
-        common = set.intersection(*map(set, begun)) if begun else set()
-        first = rows[self.profiles[0]]
-        return [self._row(profile, rows[profile], first, common or set(rows[profile])) for profile in self.profiles]
-
-    def _add(self, record: TurnRecord) -> None:
-        """Count a turn that did not fail; one that was measured before, anew."""
-        of_profile = self._records.setdefault(record.profile or "", {})
-        turn = (record.conversation_id, record.repeat, record.turn)
-        if record.error is None:
-            of_profile[turn] = record
-        else:
-            of_profile.pop(turn, None)
-
-    def _row(
-        self, profile: str, own: dict[Turn, TurnRecord], first: dict[Turn, TurnRecord], shared: set[Turn]
-    ) -> SoFar:
-        times = [own[key] for key in shared if key in own]
-        pairs = [(first[key], own[key]) for key in own if key in first and own is not first]
-        kl = [record.kl_mean for record in own.values() if record.kl_mean is not None]
-        return SoFar(
-            profile,
-            len(own),
-            _median(record.ttft_ms for record in times),
-            _median(_ratio(one.ttft_ms, other.ttft_ms) for one, other in pairs),
-            _median(record.tpot_ms for record in times),
-            _median(_ratio(one.tpot_ms, other.tpot_ms) for one, other in pairs),
-            statistics.fmean(kl) if kl else None,
-        )
+        good = [record for record in self._records.values() if record.error is None]
+        of = {profile: [record for record in good if record.profile == profile] for profile in self.profiles}
+        begun = [set(map(place_of, own)) for own in of.values() if own]
+        common = set.intersection(*begun) if begun else set()
+        return [_row(profile, own, of[self.profiles[0]], common) for profile, own in of.items()]
 
 
-def _ratio(first: float | None, other: float | None) -> float | None:
-    return first / other if first is not None and other else None
+def _row(profile: str, own: Sequence[TurnRecord], first: Sequence[TurnRecord], shared: Container[object]) -> SoFar:
+    times = [record for record in own if place_of(record) in shared] or own
+    kl = [record.kl_mean for record in own if record.kl_mean is not None]
 
+    def ratio(measure: str) -> float | None:
+        return None if own is first else median(paired(by_place(first, measure), by_place(own, measure)).values())
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    return SoFar(
+        profile,
+        len(own),
+        median(record.ttft_ms for record in times),
+        ratio("ttft_ms"),
+        median(record.tpot_ms for record in times),
+        ratio("tpot_ms"),
+        statistics.fmean(kl) if kl else None,
+    )

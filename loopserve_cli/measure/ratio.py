@@ -32,18 +32,23 @@ class Ratio:
         """Whether both may be equally fast for all that was measured."""
         return self.low is None or self.high is None or self.low <= 1 <= self.high
 
+    @property
+    def no_difference(self) -> bool:
+        """Whether an interval is known and says that both may be equally fast."""
+        return self.low is not None and self.shows_nothing
+
 
 def paired(times: Mapping[Key, float], others: Mapping[Key, float]) -> dict[Key, float]:
     """Each time over the other's at the same place; places that only one of them has are left out."""
     return {key: time / others[key] for key, time in times.items() if others.get(key)}
 
 
-def ratio_of(ratios: Mapping[Place, float]) -> Ratio | None:
-    """What so many ratios, each above 0, say together; None without any."""
+def ratio_of(ratios: Mapping[Place, float], timed: bool = True) -> Ratio | None:
+    """What so many ratios, each above 0, say together; None without any. For `timed` see `interval`."""
     if not ratios:
         return None
     logs = {place: math.log(ratio) for place, ratio in ratios.items()}
-    bounds = interval(logs)
+    bounds = interval(logs, timed)
     low, high = (None, None) if bounds is None else map(math.exp, bounds)
     return Ratio(geometric_mean(ratios), low, high, len(logs))
 

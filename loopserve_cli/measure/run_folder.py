@@ -3,6 +3,7 @@
 `run.json` comes first: what was asked for, where, and the fingerprints that a resumed run must agree with. A turn's
 record is appended to `records.jsonl` when the turn ends, and its token ids, which agreement is computed from, to
 `output_ids.jsonl`, before it: a record without ids would be half a turn. Where a turn stands twice, the later counts.
+What each head computed and read is in `heads.jsonl`, of turns that left something out, once there is one.
 What is known only from several turns (agreement) is in the whole files.
 """
 
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.measure.appended import Appended
+from loopserve_cli.heads import HeadFigures
+from loopserve_cli.measure.appended import Appended, read_objects
 from loopserve_cli.measure.turn_key import TurnKey, key_of
 from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript.lock import lock
 from loopserve_cli.transcript.write import write_whole
 
 RUN, RECORDS, IDS, SUMMARY = "run.json", "records.jsonl", "output_ids.jsonl", "summary.json"
+HEADS = "heads.jsonl"
 
 Kept = tuple[TurnRecord, tuple[int, ...]]
 
@@ -40,6 +43,7 @@ class RunFolder:
         self.kept: list[Kept] = []
         self._ids = ids
         self._records: Appended | None = None
+        self._heads: Appended | None = None
 
     @classmethod
     def new(cls, wanted: Path) -> RunFolder:
@@ -118,14 +122,31 @@ class RunFolder:
             self._append(record, output_ids)
             raise
 
+    def add_heads(self, turn: TurnKey, heads: HeadFigures) -> None:
+        """Keep what the heads of a turn computed and read; raises LoopserveError, and keeps nothing of it."""
+        try:
+            if self._heads is None:
+                self._heads = _whole_lines(self.path / HEADS)
+            self._heads.add({**turn.to_json(), **heads.to_json()})
+        except OSError as error:
+            raise self._full(error) from None
+
     def _append(self, record: TurnRecord, output_ids: Sequence[int]) -> None:
         assert self._records is not None, "a run begins before its turns"
         try:
             self._ids.add({**key_of(record).to_json(), "output_ids": list(output_ids)})
             self._records.add(record.to_json())
         except OSError as error:
-            line = f"{self.path}: the last turn could not be kept: {error.strerror}; free some space, and go on with"
-            raise LoopserveError(f"{line} --resume {self.path}") from None
+            raise self._full(error) from None
+
+    def _full(self, error: OSError) -> LoopserveError:
+        line = f"{self.path}: the last turn could not be kept: {error.strerror}; free some space, and go on with"
+        return LoopserveError(f"{line} --resume {self.path}")
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """The lines of heads.jsonl, the later one of a turn that stands twice; raises LoopserveError."""
+        return read_heads(self.path)
 
     def finish(self, files: Mapping[str, str]) -> None:
         """Put whole files in the folder, by name, each in one step; raises LoopserveError."""
@@ -150,6 +171,23 @@ class RunFolder:
         self._ids.close()
         if self._records is not None:
             self._records.close()
+        if self._heads is not None:
+            self._heads.close()
+
+
+def read_heads(folder: Path) -> list[dict[str, Any]]:
+    """What the heads of a run's turns computed and read, the newest line of each turn; raises LoopserveError."""
+    path = folder / HEADS
+    if not path.exists():
+        return []
+    return list({tuple(line.get(name) for name in TurnKey.__slots__): line for line in read_objects(path)}.values())
+
+
+def _whole_lines(path: Path) -> Appended:
+    """The file, without the rest of a line that a kill tore; raises OSError, and LoopserveError for damage."""
+    file = Appended.opened(path)
+    file.lines()
+    return file
 
 
 def _names(wanted: Path) -> Iterator[Path]:

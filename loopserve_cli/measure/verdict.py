@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from loopserve_cli.measure.ratio import Ratio, by_place, geometric_mean, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
-from loopserve_cli.stats import TurnRecord, spread_of
+from loopserve_cli.measure.spread import median
+from loopserve_cli.stats import ENDPOINT, TurnRecord, spread_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class Verdict:
         """The share of answers that are the other's."""
         return None if self.same_answers is None or not self.answers else self.same_answers / self.answers
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """A verdict as a document's summary holds it; what this version does not know is dropped."""
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        ratios = {name: Ratio(**known[name]) for name in ("first_token", "next_tokens") if known.get(name)}
+        return cls(**{**known, **ratios})
+
 
 def verdicts(records: Sequence[TurnRecord], greedy: bool = True) -> list[Verdict]:
     """One for each profile, in the order they were measured, but that which the others are compared with first."""
@@ -65,8 +73,8 @@ def verdict_of(
         first_token=gain(own, other, "ttft_ms") if compared else None,
         next_tokens=gain(own, other, "tpot_ms") if compared else None,
         ceiling=ceiling(own, other) if compared else None,
-        ttft_ms=_median(r.ttft_ms for r in own),
-        tpot_ms=_median(r.tpot_ms for r in own),
+        ttft_ms=median(r.ttft_ms for r in own),
+        tpot_ms=median(r.tpot_ms for r in own),
         keys_read=keys_read,
         keys_stored=keys_stored,
         kv_bytes=kv_bytes,
@@ -81,11 +89,13 @@ def gain(own: Iterable[TurnRecord], other: Iterable[TurnRecord], measure: str) -
     return ratio_of(paired(by_place(other, measure), by_place(own, measure)))
 
 
-def ceiling(own: Iterable[TurnRecord], other: Sequence[TurnRecord]) -> float | None:
+def ceiling(own: Sequence[TurnRecord], other: Sequence[TurnRecord]) -> float | None:
     """What the other's TTFT gains without the time of its attention, over the turns that are compared.
 
-    None where the attention of one of them was not timed.
+    None where the attention of one of them was not timed, and for a server: it is bound by another engine.
     """
+    if any(record.device == ENDPOINT for record in own):
+        return None
     places = by_place(own, "ttft_ms").keys()
     whole = {place: time for place, time in by_place(other, "ttft_ms").items() if place in places}
     timed = [r for r in other if r.attention_ms is not None and r.ttft_ms is not None and r.attention_ms < r.ttft_ms]
@@ -101,10 +111,10 @@ def _at_the_longest(records: Sequence[TurnRecord]) -> tuple[float | None, float 
     """Keys read, keys stored and bytes of the turn that stored the most."""
     stored = [r for r in records if r.keys_stored is not None]
     if not stored:
-        return None, None, _median(map(kv_bytes_of, records))
+        return None, None, median(map(kv_bytes_of, records))
     place = place_of(max(stored, key=lambda r: r.keys_stored or 0))
     there = [r for r in stored if (r.conversation_id or "", r.turn or 0) == (place.dialogue, place.turn)]
-    return _median(r.keys_read for r in there), _median(r.keys_stored for r in there), _median(map(kv_bytes_of, there))
+    return median(r.keys_read for r in there), median(r.keys_stored for r in there), median(map(kv_bytes_of, there))
 
 
 def kv_bytes_of(record: TurnRecord) -> int | None:
@@ -123,8 +133,3 @@ def _same_answers(own: Sequence[TurnRecord], other: Sequence[TurnRecord]) -> tup
         if r.output_text is not None and place_of(r) in said
     ]
     return (sum(left == right for left, right in pairs), len(pairs)) if pairs else (None, None)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loopserve_cli.demo.files import demo_model_folder
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.engine.hub import cache_folder, is_whole
 from loopserve_cli.engine.packages import PACKAGE, packages_with_models
 from loopserve_cli.engine.sources import resolve

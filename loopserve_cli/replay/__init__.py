@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.measure.compare.comparison import Comparison
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
 
@@ -40,33 +41,41 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
+    from loopserve_cli.measure.gates import parse_gate
+    from loopserve_cli.replay.baseline import against_baseline, check_baseline, read_baseline
     from loopserve_cli.replay.book import Book
-    from loopserve_cli.replay.gates import parse_gate
     from loopserve_cli.replay.measuring import measure
     from loopserve_cli.replay.script import read_scripts
+    from loopserve_cli.replay.servers import Servers
 
-    names = [profile.name for profile in options.profiles]
-    check_names(names)
-    gates = [parse_gate(text, names) for text in options.fail_if]
-    scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
-    with contextlib.closing(Book.opened(options, scripts)) as book:
+    with contextlib.ExitStack() as opened:
+        servers = opened.enter_context(Servers())
+        options = servers.found(options)
+        names = options.names
+        check_names(names)
+        baseline = read_baseline(options)
+        gates = [parse_gate(text, names, baseline.profiles if baseline else None) for text in options.fail_if]
+        scripts = read_scripts(options.transcripts, options.history, options.max_turns, options.strict)
+        check_baseline(baseline, names, scripts, options.repeat)
+        book = opened.enter_context(contextlib.closing(Book.opened(options, scripts)))
         from loopserve_cli.output import CleanConsole
 
         console = CleanConsole(stderr=True)
         if options.out not in (None, book.path):
             console.print(f"{options.out} holds another run; this one goes to {book.path}", soft_wrap=True)
-        records, ended_by = measure(options, scripts, console, open_engine, book)
+        records, ended_by = measure(options, scripts, console, open_engine, book, servers)
         # A disk that refused a turn refuses more; that is told once.
         told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
         with contextlib.suppress(*told):
-            report(options, scripts, records, book.environment, console, book)
+            against = against_baseline(baseline, options, scripts, records, book.environment, book)
+            conclude(options, scripts, records, book.environment, console, book, against)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
     if ended_by is not None:
         raise ended_by
     greedy = options.sampling.temperature == 0
-    failures = [line for gate in gates for line in gate.failures(records, names, greedy)]
+    failures = [line for gate in gates for line in gate.failures(records, names, greedy, against)]
     for line in failures:
         console.print(line, markup=False, soft_wrap=True)
     if failures:
@@ -75,35 +84,47 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a profile that is given twice: its turns could not be told apart."""
+    """Refuse a profile or a server that is given twice: its turns could not be told apart."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"profile {twice!r} is given twice; use --repeat to measure it again")
 
 
-def report(
+def conclude(
     options: ReplayOptions,
     scripts: Sequence[Script],
     records: Sequence[TurnRecord],
     environment: dict[str, Any],
     console: Console,
     book: Book,
+    against: Comparison | None = None,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
+    if against is not None:
+        whole["baseline"] = against.to_json()
     try:
         if book.begun:
             book.finish(data.files_of(whole))
-            console.print(f"wrote records and summary to {book.path}", soft_wrap=True)
+            book.finish({NAME: page(whole, book.heads)})
+            console.print(f"wrote records, summary and {NAME} to {book.path}", soft_wrap=True)
     finally:
-        show(options, records, whole, console)
+        show(options, records, whole, console, against)
 
 
-def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any], console: Console) -> None:
+def show(
+    options: ReplayOptions,
+    records: Sequence[TurnRecord],
+    whole: Mapping[str, Any],
+    console: Console,
+    against: Comparison | None = None,
+) -> None:
     """What failed on stderr; the document, the verdict as Markdown, or the tables on stdout."""
-    from loopserve_cli.output import print_document
+    from loopserve_cli.measure.compare.shown import show as show_comparisons
+    from loopserve_cli.output import output_console, print_document
 
     for record in records:
         if record.error:
@@ -113,6 +134,10 @@ def show(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[s
         print_document(whole)
     elif records:
         show_tables(options, records, whole)
+        if against is not None:
+            output = output_console()
+            output.print()
+            show_comparisons([against], output, options.markdown)
 
 
 def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Mapping[str, Any]) -> None:
@@ -121,10 +146,10 @@ def show_tables(options: ReplayOptions, records: Sequence[TurnRecord], whole: Ma
     Of one profile there is none, and the turns are what is shown.
     """
     from loopserve_cli.measure.verdict import verdicts
+    from loopserve_cli.measure.verdict_lines import verdict_lines
+    from loopserve_cli.measure.verdict_table import verdict_markdown, verdict_table
     from loopserve_cli.output import output_console
     from loopserve_cli.replay.tables import summary_table, turn_tables
-    from loopserve_cli.replay.verdict_lines import verdict_lines
-    from loopserve_cli.replay.verdict_table import verdict_markdown, verdict_table
 
     output = output_console()
     found = verdicts(records, greedy=options.sampling.temperature == 0)

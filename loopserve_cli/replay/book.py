@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.fingerprint import difference, digest, plain
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.run_folder import RunFolder
 from loopserve_cli.measure.turn_key import key_of
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import versions
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from loopserve_cli.engine.identity import Identity
 
 # What decides neither what is measured nor how: where it goes, how it is shown, and how many measure.
-SHOWN = ("out", "resume", "json", "fail_if", "turns", "markdown", "workers", "ray")
-# Of files the dialogues count, and profiles are looked at by themselves.
-NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "trust_remote_code")
+SHOWN = ("out", "resume", "baseline", "json", "fail_if", "turns", "markdown", "workers", "ray")
+# Of files the dialogues count; profiles and servers are looked at by themselves.
+NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "endpoints", "trust_remote_code")
 
 
 class Identified(Protocol):
@@ -80,22 +80,23 @@ class Book:
         """Where it is kept."""
         return self._folder.path if self._folder is not None else None
 
-    def begin(self, engine: Identified, command: Mapping[str, Any], environment: dict[str, Any]) -> None:
+    def begin(self, engine: Identified | None, command: Mapping[str, Any], environment: dict[str, Any]) -> None:
         """Write what is known before the first turn; `environment` is then the run's, that of its first process.
 
-        Raises UsageError for another model or device than the run's.
+        Without an `engine` only servers are measured. Raises UsageError for another model or device than the run's.
         """
         self.environment = environment
         if self._folder is None:
             return
-        identity, before = engine.identity, self._folder.run
+        before = self._folder.run
         if not before:
-            model = {"device": engine.device, "model": asdict(identity)}
+            model = {"device": engine.device, "model": asdict(engine.identity)} if engine is not None else {}
             run = {"command": command, "date": self.date, "environment": environment}
             self._folder.begin(plain({**run, "fingerprints": self._known | model, "resumed": []}))
             return
-        self._check("device", engine.device)
-        if (other := identity_of(before, identity)) is not None:
+        if engine is not None:
+            self._check("device", engine.device)
+        if engine is not None and (other := identity_of(before, engine.identity)) is not None:
             raise self._differs(f"it was measured {other}")
         resumed = [*before.get("resumed", []), plain({"command": command, "environment": environment})]
         self._folder.begin(before | {"resumed": resumed})
@@ -105,7 +106,14 @@ class Book:
     def keep(self, turn: Measured) -> None:
         """Put a turn that ended on the disk; raises LoopserveError."""
         if self._folder is not None:
+            if turn.heads is not None:  # first, so that a turn that is kept has them
+                self._folder.add_heads(key_of(turn.record), turn.heads)
             self._folder.add(turn.record, turn.output_ids)
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """What the heads of the turns kept so far did, in this process and those before; raises LoopserveError."""
+        return self._folder.heads if self._folder is not None else []
 
     def all_with(self, measured: Sequence[Measured]) -> list[Measured]:
         """The turns kept before and those of now; one that was measured twice as it is now, in its old place."""
@@ -140,13 +148,15 @@ def fingerprints(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str,
     settings = {key: value for key, value in {**asked, **model}.items() if key not in NOT_MEASURED}
     dialogues = {script.id: digest(asdict(script) | {"source": None}) for script in scripts}
     profiles = {profile.name: asdict(profile) | {"about": None} for profile in options.profiles}
-    return {"settings": settings, "profiles": profiles, "dialogues": dialogues, "versions": versions()}
+    found = {"settings": settings, "profiles": profiles, "dialogues": dialogues, "versions": versions()}
+    endpoints = {endpoint.called: {"url": endpoint.url, "model": endpoint.model} for endpoint in options.endpoints}
+    return found | {"endpoints": endpoints}
 
 
 def otherwise(name: str, before: Any, now: Any) -> str | None:
     """How a fingerprint differs from the run's, in words; None where it is the same."""
-    if name == "profiles" and list(before) != list(now):
-        return f"the profiles were {', '.join(before)} and are {', '.join(now)}"
+    if name in ("profiles", "endpoints") and list(before) != list(now):
+        return f"the {name} were {', '.join(before) or 'none'} and are {', '.join(now) or 'none'}"
     if name == "dialogues":
         changed = next((one for one in {**before, **now} if before.get(one) != now.get(one)), None)
         if changed is None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from loopserve_cli.config import ReplayOptions
+from loopserve_cli.measure import document as measured
 from loopserve_cli.measure.verdict import verdicts
 from loopserve_cli.replay.script import Script
 from loopserve_cli.replay.summary_csv import summary_csv
@@ -19,10 +18,8 @@ from loopserve_cli.stats import TurnRecord, summarise
 
 
 def command_of(options: ReplayOptions, scripts: Sequence[Script]) -> dict[str, Any]:
-    """What was asked for: the words typed, every option as it was resolved, and each dialogue's history."""
-    resolved = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    histories = {script.id: script.history for script in scripts}
-    return {"name": "replay", "argv": sys.argv[1:], "options": resolved, "histories": histories}
+    """What was asked for, and each dialogue's history."""
+    return measured.command_of("replay", options) | {"histories": {script.id: script.history for script in scripts}}
 
 
 def document(
@@ -32,12 +29,7 @@ def document(
     summary = summarise(records)
     for verdict in verdicts(records, greedy=command["options"]["sampling"]["temperature"] == 0):
         summary[verdict.profile]["verdict"] = asdict(verdict)
-    return {
-        "command": dict(command),
-        "environment": dict(environment),
-        "records": [record.to_json() for record in records],
-        "summary": summary,
-    }
+    return measured.whole_run(command, environment, (record.to_json() for record in records), summary)
 
 
 def files_of(whole: Mapping[str, Any]) -> dict[str, str]:

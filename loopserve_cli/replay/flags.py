@@ -35,10 +35,18 @@ def replay_flags(
         Path | None,
         typer.Option(metavar="DIR", help="Go on with the run in DIR, given as it began: only what is missing."),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Compare with an earlier run, kept there with --out: what changed beyond noise."
+        ),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="EXPR", help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; repeatable."
+            metavar="EXPR",
+            help="Exit with 3 when this holds, e.g. 'a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50'; with --baseline, "
+            "'ttft_ms.p50 > 1.05 * baseline.ttft_ms.p50', worse or worse_beside_full; repeatable.",
         ),
     ] = None,
     fidelity: Annotated[
@@ -89,6 +97,7 @@ def replay_flags(
             resume=resume,
             workers=workers,
             ray=ray,
+            baseline=baseline,
         )
 
     return asked

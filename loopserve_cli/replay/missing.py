@@ -50,5 +50,5 @@ def first_measured(script: Script, done: int) -> int:
 def _passes(options: ReplayOptions, scripts: Sequence[Script]) -> Iterable[tuple[Script, Pass]]:
     for repeat in range(1, options.repeat + 1):
         for script in scripts:
-            for profile in options.profiles:
-                yield script, (script.id, profile.name, repeat)
+            for name in options.names:
+                yield script, (script.id, name, repeat)

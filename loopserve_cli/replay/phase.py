@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loopserve_cli.engine.events import Event, PrefillProgress, Token
-from loopserve_cli.profile import Profile
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.variant import Named
 
 
 class Phase:
@@ -16,10 +16,10 @@ class Phase:
         self._what = self._doing = ""
         self._tokens = 0
 
-    def begin(self, script: Script, profile: Profile, repeat: int) -> None:
-        """A dialogue starts under a profile."""
+    def begin(self, script: Script, variant: Named, repeat: int) -> None:
+        """A dialogue starts under a profile, or at a server."""
         of_repeats = f" · repeat {repeat}/{self._repeats}" if self._repeats > 1 else ""
-        self._what, self._doing = f"{script.id} · {profile.name}{of_repeats}", ""
+        self._what, self._doing = f"{script.id} · {variant.name}{of_repeats}", ""
 
     def event(self, event: Event) -> None:
         """Something happened within a turn."""
@@ -29,6 +29,10 @@ class Phase:
         elif isinstance(event, Token):
             self._tokens += 1
             self._doing = ""
+
+    def asked(self) -> None:
+        """A server is about to be asked."""
+        self._doing = "waiting for the server"
 
     def forcing(self, tokens: int) -> None:
         """A given answer is decoded, which is in no timing."""

@@ -63,7 +63,7 @@ def read_scripts(transcripts: Sequence[str], history: str, max_turns: int | None
 
 def locate(name: str) -> Path:
     """The file of a transcript: a path as it is; demo, demo:long and demo:xlong come with the package."""
-    from loopserve_cli.demo.files import TRANSCRIPTS, bundled_path
+    from loopserve_cli.bundled_files import TRANSCRIPTS, bundled_path
 
     if name == "demo" or name.startswith("demo:"):
         return bundled_path(name)

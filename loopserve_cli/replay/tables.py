@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
+from loopserve_cli.measure.figures import fine, mebibytes, number, percent, signed, whole
+from loopserve_cli.measure.spread import median
 from loopserve_cli.output import new_table, titled
 from loopserve_cli.stats import TurnRecord
-
-MIB = 2**20
-
-
-def number(value: float | None) -> str:
-    """Three digits or more: 0.482, 4.82, 48.2, 4,820; unknown is n/a."""
-    if value is None:
-        return "n/a"
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:,.{decimals}f}"
-
-
-def mebibytes(value: float | None) -> str:
-    """Bytes as MiB."""
-    return number(None if value is None else value / MIB)
-
-
-def whole(value: float | None) -> str:
-    """A count."""
-    return "n/a" if value is None else f"{value:,.0f}"
-
-
-def percent(value: float | None) -> str:
-    """A share in percent."""
-    return number(None if value is None else 100 * value)
-
-
-def fine(value: float | None) -> str:
-    """What may be far below 1, to two digits: 0.023, 0.00041, 0."""
-    return number(value) if value is None or abs(value) >= 1 else f"{value:.2g}"
-
-
-def signed(value: float | None) -> str:
-    """A change, its sign before it."""
-    return fine(value) if value is None or value <= 0 else f"+{fine(value)}"
-
-
-def memory_of(record: TurnRecord) -> int | None:
-    """The device's peak where there is one, else the resident set."""
-    return record.peak_device_bytes if record.peak_device_bytes is not None else record.rss_bytes
-
 
 Column = tuple[str, Callable[[TurnRecord], float | None], Callable[[float | None], str]]
 COLUMNS: tuple[Column, ...] = (
@@ -62,7 +22,7 @@ COLUMNS: tuple[Column, ...] = (
     ("new\ntokens", lambda r: r.tokens_new, whole),
     ("cached\ntokens", lambda r: r.tokens_cached, whole),
     ("output\ntokens", lambda r: r.tokens_output, whole),
-    ("memory\nMiB", memory_of, mebibytes),
+    ("memory\nMiB", lambda r: r.memory_bytes, mebibytes),
 )
 # Shown where some turn has them: what prefill chose, what decoding read, and how near it is to full attention.
 CHOICE_COLUMNS: tuple[Column, ...] = (
@@ -84,10 +44,7 @@ FIDELITY_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of what is known, None when nothing is."""
-    known = [v for v in values if v is not None]
-    return statistics.median(known) if known else None
+WORDS = ("finish", "error")
 
 
 def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
@@ -104,22 +61,17 @@ def turn_tables(records: Sequence[TurnRecord], repeats: int) -> list[Group]:
         of_dialogue = [r for r in records if r.conversation_id == dialogue]
         title = str(dialogue) + (f", medians of {repeats} repeats" if repeats > 1 else "")
         errors = any(r.error for r in of_dialogue)
-        table = new_table()
-        table.add_column("turn", justify="right")
-        table.add_column("profile")
-        for name, _, _ in columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("finish")
-        if errors:
-            table.add_column("error", overflow="fold")
+        rows: list[list[str | Text]] = []
         for turn in sorted({r.turn or 0 for r in of_dialogue}):
             for profile in profiles:
-                rows = [r for r in of_dialogue if (r.turn or 0) == turn and r.profile == profile]
-                if rows:
-                    cells = [show(median(get(r) for r in rows)) for _, get, show in columns]
-                    end = [_joined(r.finish_reason for r in rows)]
-                    end += [_joined(r.error for r in rows)] if errors else []
-                    table.add_row(str(turn), profile or "n/a", *cells, *map(Text, end))
+                own = [r for r in of_dialogue if (r.turn or 0) == turn and r.profile == profile]
+                if own:
+                    cells = [show(median(get(r) for r in own)) for _, get, show in columns]
+                    end = [_joined(r.finish_reason for r in own)]
+                    end += [_joined(r.error for r in own)] if errors else []
+                    rows.append([str(turn), profile or "n/a", *cells, *map(Text, end)])
+        heads = ["turn", "profile", *(name for name, _, _ in columns), *WORDS[: 1 + errors]]
+        table = new_table(heads, ("profile", *WORDS), rows)
         tables.append(titled(title, table))
     return tables
 
@@ -152,21 +104,17 @@ CHOICE_MEASURES = ("select_ms", "density", "coverage")
 def summary_table(summary: Mapping[str, Mapping[str, Any]]) -> Group:
     """Each measure, profile under profile, over all turns that did not fail; unmeasured ones are left out."""
     counts = ", ".join(f"{name}: {row['turns']} turns, {row['failed']} failed" for name, row in summary.items())
-    table = new_table()
-    table.add_column("measure")
-    table.add_column("profile")
-    for name in ("mean", "p50", "p90", "p99", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    stats = ("mean", "p50", "p90", "p99")
     # Without a sparse profile, what was chosen says nothing: everything was computed.
     chose = any((row.get("select_ms") or {"mean": 0})["mean"] for row in summary.values())
-    for label, key, show in MEASURES:
-        if key in CHOICE_MEASURES and not chose:
-            continue
-        for profile, row in summary.items():
-            spread = row.get(key)
-            if spread is not None:
-                cells = [show(spread[stat]) for stat in ("mean", "p50", "p90", "p99")]
-                table.add_row(label, profile, *cells, whole(spread["n"]))
+    shown = [measure for measure in MEASURES if chose or measure[1] not in CHOICE_MEASURES]
+    rows = [
+        [label, profile, *(show(row[key][stat]) for stat in stats), whole(row[key]["n"])]
+        for label, key, show in shown
+        for profile, row in summary.items()
+        if row.get(key) is not None
+    ]
+    table = new_table(("measure", "profile", *stats, "n"), ("measure", "profile"), rows)
     return titled(f"summary ({counts})", table)
 
 

@@ -17,9 +17,9 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.engine.distributions import Rows
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.measure.fidelity import Fidelity, Reference, compare, first_difference, note
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.reference import full_of
 from loopserve_cli.profile import Profile
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.stats import TurnRecord
 

@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.engine.events import Event, Token
+from loopserve_cli.measure.figures import number, times
 from loopserve_cli.measure.progress import Progress, SoFar
 from loopserve_cli.output import new_table
 from loopserve_cli.pace import Pace, brief
-from loopserve_cli.profile import Profile
 from loopserve_cli.replay.phase import Phase
 from loopserve_cli.replay.script import Script
-from loopserve_cli.replay.tables import number
+from loopserve_cli.replay.variant import Named
 from loopserve_cli.stats import TurnRecord
 
 TABLE_SECONDS, TABLE_SHARE = 0.25, 0.05
@@ -50,12 +50,12 @@ class Watch:
         self._closed = False
         self._rows: list[SoFar] = []
 
-    def begin(self, script: Script, profile: Profile, repeat: int) -> None:
+    def begin(self, script: Script, variant: Named, repeat: int) -> None:
         """Name what runs now."""
         if self._script is None:
             self.progress.begin()
         self._script = script
-        self._phase.begin(script, profile, repeat)
+        self._phase.begin(script, variant, repeat)
         self._draw_if_due()
 
     def event(self, event: Event) -> None:
@@ -68,6 +68,11 @@ class Watch:
         """What one of several workers is at; nothing where it has ended."""
         self._workers[worker] = what
         self._draw_if_due()
+
+    def asked(self) -> None:
+        """A server is about to be asked, and answers before anything is drawn again."""
+        self._phase.asked()
+        self._draw_if_due(at_last=True)
 
     def ended(self, record: TurnRecord) -> None:
         """A turn is over."""
@@ -104,8 +109,9 @@ class Watch:
                 with contextlib.suppress(OSError):
                     self._live.stop()
 
-    def _draw_if_due(self) -> None:
-        if self._closed or not self._pace.due():
+    def _draw_if_due(self, at_last: bool = False) -> None:
+        """Draw where it is time, and a table `at_last`, before it must stand still."""
+        if self._closed or not (self._pace.due() or (at_last and self._live is not None)):
             return
         start = self._clock()
         try:
@@ -160,4 +166,4 @@ def profiles_table(rows: list[SoFar]) -> Table:
 
 
 def _times_as_fast(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}x"
+    return "" if ratio is None else times(ratio)

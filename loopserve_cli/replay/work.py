@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loopserve_cli.config import ReplayOptions
-from loopserve_cli.replay.agreement import Measured
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.replay.missing import Pass
 from loopserve_cli.replay.script import Script
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from loopserve_cli.replay.watch import Watch
 
 OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
+OF_ENDPOINTS = (
+    "endpoints: their times hold the network and the server's queue, and their tokens may be another tokenizer's"
+)
 FIDELITY = (
     "fidelity: in the first repeat every turn's answer is decoded once more, in no timing (not with --no-fidelity)"
 )
@@ -40,3 +43,5 @@ class Work:
         self.say("warm-up: one short turn per profile, not recorded")
         if self.options.fidelity:
             self.say(FIDELITY)
+        if self.options.endpoints:
+            self.say(OF_ENDPOINTS)

@@ -17,7 +17,7 @@ def fork(work: Callable[[], None]) -> int:
     if child:
         return child
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(60)  # none outlives a test that failed
+    signal.alarm(240)  # none outlives a test that failed
     status = 0
     try:
         alone()

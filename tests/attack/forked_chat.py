@@ -23,7 +23,7 @@ from loopserve_cli.conversation import Conversation
 from loopserve_cli.transcript import resume
 
 ANSWER = " ".join(f"w{n}" for n in range(12))
-WAIT = 10.0
+WAIT = 100.0  # only what hangs takes as long
 
 
 class ForkedChat:

@@ -17,7 +17,7 @@ from chat_fakes import make_session, printed
 from safetensors.torch import load_file, save_file
 from test_saved import engine_of
 
-from loopserve_cli.chat import kept
+from loopserve_cli.chat import kv_file
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.session import Session
 from loopserve_cli.config import SamplingOptions
@@ -51,7 +51,7 @@ class Attack:
         for text in ("The colour of Anna is red.", "The home of Bert is Rome.", "What is the colour of Anna?"):
             session.ask(text)
         dispatch(session, f"/save {self.transcript} --kv")
-        self.cache = kept.beside(self.transcript)
+        self.cache = kv_file.beside(self.transcript)
         self.good = self.cache.read_bytes()
         self.messages = list(session.conversation.messages)
         self.answer = session.ask("What is the home of Bert?").output_text  # type: ignore[union-attr]
@@ -84,7 +84,7 @@ class Attack:
         session = session_on(self.engine)
         session.conversation.load(list(self.messages))
         try:
-            kept.feed(session, self.transcript)
+            kv_file.feed(session, self.transcript)
             record = session.ask("What is the home of Bert?")
         except Exception as error:
             self.counts["crashed"] += 1
@@ -110,7 +110,7 @@ def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attack]:
 def test_the_whole_file_is_taken(attack: Attack) -> None:
     session = session_on(attack.engine)
     session.conversation.load(list(attack.messages))
-    kept.feed(session, attack.transcript)
+    kv_file.feed(session, attack.transcript)
     assert "tokens of history loaded from" in printed(session)[1]
     assert session.ask("What is the home of Bert?").output_text == attack.answer  # type: ignore[union-attr]
     attack.counts["trials"] += 1

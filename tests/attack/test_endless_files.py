@@ -17,8 +17,8 @@ import pytest
 from forked import fork
 
 from loopserve_cli import app
+from loopserve_cli.bundled_files import demo_model_folder
 from loopserve_cli.chat.attach import read_text
-from loopserve_cli.demo.files import demo_model_folder
 from loopserve_cli.errors import LoopserveError
 
 SECONDS = 30.0

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from chat_fakes import LetterTokenizer, ScriptedEngine, dialogue_of, engine_of, make_session, printed
-from forked_chat import ANSWER, ForkedChat
+from forked_chat import ANSWER, WAIT, ForkedChat
 from rich.console import Console
 
 from loopserve_cli.chat.interrupts import Interrupts
@@ -214,7 +214,7 @@ def test_a_terminal_that_goes_away_takes_nothing_along(ignored: bool, code: int,
     if moment == "decode":
         chat.wait_for("w2", times=2)
     chat.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + WAIT
     while not (gone := os.waitpid(chat.pid, os.WNOHANG))[0]:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -386,5 +386,5 @@ def test_replay_ends_on_sigterm_as_on_ctrl_c() -> None:
         "            return 130\n"
         "sys.exit(guarded(Command(), []))\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=240)
     assert (ended.returncode, ended.stderr) == (143, b"")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loopserve_cli.bench.decode.options import DecodeOptions
 from loopserve_cli.errors import UsageError
@@ -25,43 +24,30 @@ def run_decode(options: DecodeOptions) -> int:
 
     require(options.model.model)  # before torch, which takes longer than seeing that a name is mistyped
 
-    from loopserve_cli.bench.contest import check_room
     from loopserve_cli.bench.decode.bound import bound_of
     from loopserve_cli.bench.decode.rounds import time_answers
     from loopserve_cli.bench.decode.summary import summarise
     from loopserve_cli.bench.decode.tables import print_tables
-    from loopserve_cli.bench.text import prompt_ids
-    from loopserve_cli.collector import settled
+    from loopserve_cli.bench.text import made_up
     from loopserve_cli.engine.engine import Engine
     from loopserve_cli.engine.loader import load
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import CleanConsole, print_document
+    from loopserve_cli.environment import measuring
+    from loopserve_cli.measure.document import command_of, whole_run
+    from loopserve_cli.output import print_document, teller
 
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
+    say = teller()
     profiles = decoding_profiles(options.profiles)
     loaded = replace(load(options.model, say), stop_ids=frozenset())
-    longest = max(options.tokens)
-    check_room(loaded, longest, 0)
+    ids = made_up(loaded, max(options.tokens), 0)
     engines = [Engine(loaded, profile) for profile in profiles]
     check_steps(engines, options.new_tokens)
     say("measuring the bandwidth of a copy")
     bound = bound_of(loaded)
-    environment = describe(engines[0].device) | {"dtype": engines[0].dtype}
-    ids = prompt_ids(loaded.tokenizer, longest)
-    with settled():
+    with measuring(engines[0].device, engines[0].dtype) as environment:
         answers = time_answers(engines, ids, options.tokens, options.new_tokens, options.rounds, say)
-    environment["loadavg_end"] = load_average()
-    whole: dict[str, Any] = {
-        "command": {"name": "bench decode", "argv": sys.argv[1:], "options": asdict(options)},
-        "environment": environment,
-        "bound": asdict(bound),
-        "records": [answer.as_document() for answer in answers],
-        "summary": summarise(answers, [profile.name for profile in profiles], bound),
-    }
+    summary = summarise(answers, [profile.name for profile in profiles], bound)
+    records = [answer.as_document() for answer in answers]
+    whole = whole_run(command_of("bench decode", options), environment, records, summary, bound=asdict(bound))
     if options.json:
         print_document(whole)
     else:

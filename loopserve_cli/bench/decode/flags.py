@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from loopserve_cli.bench.decode.options import PROFILES, DecodeOptions
-from loopserve_cli.bench.kernels.options import lengths
+from loopserve_cli.bench.flags import Rounds
+from loopserve_cli.config import lengths
 
 
 def decode_flags(
@@ -23,7 +24,7 @@ def decode_flags(
         str, typer.Option(metavar="N,N", help="Lengths of the dialogue with its answer, e.g. 8k,32k,128k.")
     ] = "8k",
     new_tokens: Annotated[int, typer.Option(metavar="N", help="The answer's length, in tokens.")] = 129,
-    rounds: Annotated[int, typer.Option(metavar="N", help="How often each profile answers, in turn.")] = 5,
+    rounds: Rounds = 5,
 ) -> DecodeOptions:
     """What to time; the options check the flags."""
     return DecodeOptions(

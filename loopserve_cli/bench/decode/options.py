@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from loopserve_cli.bench.options import check_least
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.errors import UsageError
 
@@ -29,9 +30,7 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be timed."""
-        for name, low in {"new_tokens": 2, "rounds": 1}.items():
-            if getattr(self, name) < low:
-                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be at least {low}")
+        check_least(self, new_tokens=2, rounds=1)
         least = self.new_tokens + QUESTION + 1
         if min(self.tokens) < least:
             raise UsageError(

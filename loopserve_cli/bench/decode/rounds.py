@@ -7,13 +7,14 @@ A store is filled once per length; between the rounds the answer is taken back.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.decode.options import QUESTION
 from loopserve_cli.config import SamplingOptions
-from loopserve_cli.engine.events import TurnDone
+from loopserve_cli.measure.measured import drained
+from loopserve_cli.measure.rounds import in_rounds
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ class Answer:
     """
 
     tokens: int
-    round: int
     open_steps: int
     record: TurnRecord
 
@@ -45,7 +45,7 @@ class Answer:
 
     def as_document(self) -> dict[str, Any]:
         """The answer as JSON holds it."""
-        own = {"tokens": self.tokens, "round": self.round, "open_steps": self.open_steps}
+        own = {"tokens": self.tokens, "round": self.record.repeat, "open_steps": self.open_steps}
         return own | {"step_ms": self.step_ms, "choosing_share": self.choosing_share} | self.record.to_json()
 
 
@@ -64,29 +64,36 @@ def time_answers(
 ) -> list[Answer]:
     """Every answer at every length, shortest first; `ids` are as long as the longest.
 
-    Round 0 warms up, compiles and captures, and is not returned. The engines know of no stop ids.
+    The engines know of no stop ids.
     """
-    found: list[Answer] = []
-    for tokens in sorted(lengths):
-        asked = tokens - new_tokens
-        for engine in engines:
-            say(f"{tokens:,} tokens: filling the store of {engine.profile.name}")
-            # With the answer's room, so that nothing grows while it is timed.
-            engine.feed(list(ids[len(engine.tokens) : tokens]))
-            engine.rewind(asked - QUESTION)
-        for number in range(rounds + 1):
-            say(f"{tokens:,} tokens: round {number} of {rounds}" if number else f"{tokens:,} tokens: warm-up")
-            first = number % len(engines)
-            for engine in (*engines[first:], *engines[:first]):
-                record = answer(engine, list(ids[asked - QUESTION : asked]), new_tokens)
-                engine.rewind(asked - QUESTION)
-                if number:
-                    found.append(Answer(tokens, number, open_steps(engine), record))
-    return found
+    return [
+        answer
+        for tokens in sorted(lengths)
+        for answer in time_length(engines, list(ids[:tokens]), new_tokens, rounds, say)
+    ]
+
+
+def time_length(
+    engines: Sequence[Engine], ids: list[int], new_tokens: int, rounds: int, say: Callable[[str], None]
+) -> list[Answer]:
+    """The answers to the last tokens of `ids` that have room for one."""
+    what = f"{len(ids):,} tokens: "
+    held = len(ids) - new_tokens - QUESTION
+    for engine in engines:
+        say(f"{what}filling the store of {engine.profile.name}")
+        # With the answer's room, so that nothing grows while it is timed.
+        engine.feed(ids[len(engine.tokens) :])
+        engine.rewind(held)
+
+    def answers(order: list[Engine], number: int) -> Iterator[Answer]:
+        for engine in order:
+            record = replace(answer(engine, ids[held : held + QUESTION], new_tokens), repeat=number)
+            engine.rewind(held)
+            yield Answer(len(ids), open_steps(engine), record)
+
+    return in_rounds(engines, rounds, answers, say, what)
 
 
 def answer(engine: Engine, question: list[int], new_tokens: int) -> TurnRecord:
     """The record of one greedy answer."""
-    *_, done = engine.turn(question, SamplingOptions(max_new_tokens=new_tokens))
-    assert isinstance(done, TurnDone)
-    return done.record
+    return drained(engine.turn(question, SamplingOptions(max_new_tokens=new_tokens))).record

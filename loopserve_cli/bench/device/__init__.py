@@ -26,13 +26,9 @@ def run_device(options: DeviceOptions) -> int:
     from loopserve_cli.bench.device.table import print_results
     from loopserve_cli.bench.device.written_costs import write_costs
     from loopserve_cli.bench.kernels import pick
-    from loopserve_cli.output import CleanConsole, print_document
+    from loopserve_cli.output import print_document, teller
 
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
+    say = teller()
     folder = Folder(options.out)
     if options.show:
         results = [result for stage in options.chosen if (result := folder.read(stage.name)) is not None]

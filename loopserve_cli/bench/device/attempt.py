@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loopserve_cli.errors import in_a_line
+
 Record = dict[str, Any]
 
 
@@ -13,9 +15,4 @@ def attempt(facts: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> 
     try:
         return {**facts, **work()}
     except Exception as error:  # whatever it is: a machine is being qualified, and the rest is worth knowing
-        return {**facts, "error": one_line(error)}
-
-
-def one_line(error: BaseException) -> str:
-    """The error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return {**facts, "error": in_a_line(error)}

@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from loopserve_cli.replay.tables import mebibytes, number, percent, whole
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One figure of a record, and how it is written."""
-
-    head: str
-    name: str
-    write: Callable[[Any], str]
-
-    def cell(self, record: Mapping[str, Any]) -> str:
-        """Empty where the record does not have it, n/a where it is not known."""
-        return self.write(record[self.name]) if self.name in record else ""
-
-
-def text(value: Any) -> str:
-    """Words; nothing is n/a."""
-    return "n/a" if value is None else str(value)
+from loopserve_cli.bench.columns import Column, text
+from loopserve_cli.measure.figures import mebibytes, number, percent, whole
 
 
 def scientific(value: float) -> str:

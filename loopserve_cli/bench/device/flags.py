@@ -50,6 +50,6 @@ def device_flags(
 
 def own_costs() -> Path:
     """The file that the engine reads first."""
-    from loopserve_cli.policies.prefill.costs import own_file
+    from loopserve_cli.policies.prefill.device_costs import own_file
 
     return own_file()

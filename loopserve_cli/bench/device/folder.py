@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.errors import UsageError
+from loopserve_cli.transcript.write import write_whole
 
 DONE, FAILED, LATE, SKIPPED = "done", "failed", "out of time", "skipped"
 
@@ -66,22 +63,4 @@ class Folder:
 
     def write(self, result: Result) -> None:
         """Put a stage's file there; raises LoopserveError where the disk refuses."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.file(result.stage)) as file:
-                file.write(json.dumps(asdict(result), indent=1) + "\n")
-        except OSError as error:
-            raise LoopserveError(f"{self.path}: cannot be written: {error.strerror}; give another --out") from None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Any]:
-    """A text file that comes to stand under its name when all of it is written; OSError as open()."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write_whole(self.file(result.stage), (json.dumps(asdict(result), indent=1) + "\n").encode(), overwrite=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from loopserve_cli.bench.device.stages import PARTS, STAGES, Stage, named
+from loopserve_cli.config import check_device
 from loopserve_cli.errors import UsageError
 
 
@@ -29,8 +29,7 @@ class DeviceOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is not there to run, and what could not be written at the end."""
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise UsageError(f"unknown --device {self.device!r}; choose auto, cpu, cuda or cuda:N")
+        check_device("--device", self.device)
         if self.part is not None and self.part not in PARTS:
             raise UsageError(f"--part is {self.part}, but must be one of {', '.join(map(str, PARTS))}")
         if self.part is not None and self.stages:

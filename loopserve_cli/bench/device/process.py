@@ -25,7 +25,9 @@ def run_stage(stage: Stage, device: str, scale: str, limit_s: float) -> Result:
     began = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         code = finished(command, limit_s, out, err)
-        records, said = records_of(out), [*others_of(out), *lines_of(err)]
+        printed = [(line, record_in(line)) for line in lines_of(out)]
+        said = [*(line for line, record in printed if record is None), *lines_of(err)]
+    records = [record for _, record in printed if record is not None]
     status, reason = outcome(code, limit_s, records, said)
     seconds = time.perf_counter() - began
     return Result(stage.name, status, device, scale, seconds, limit_s, command, records, reason, said[-TAIL:])
@@ -60,16 +62,6 @@ def outcome(
     return (DONE, None) if skipped is None else (SKIPPED, str(skipped))
 
 
-def records_of(out: BinaryIO) -> list[dict[str, Any]]:
-    """The lines that are JSON objects."""
-    return [record for record in map(_object, lines_of(out)) if record is not None]
-
-
-def others_of(out: BinaryIO) -> list[str]:
-    """The lines that are none."""
-    return [line for line in lines_of(out) if _object(line) is None]
-
-
 def lines_of(file: BinaryIO) -> list[str]:
     """All lines with something in them, as text."""
     file.seek(0)
@@ -77,7 +69,8 @@ def lines_of(file: BinaryIO) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def record_in(line: str) -> dict[str, Any] | None:
+    """The line as a record, None if it is no JSON object."""
     if not line.startswith("{"):
         return None
     try:

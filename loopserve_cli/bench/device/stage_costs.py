@@ -10,14 +10,13 @@ from functools import partial
 import torch
 
 from loopserve_cli.bench.device.attempt import Record, attempt
-from loopserve_cli.bench.device.cells import cells_of
-from loopserve_cli.bench.device.planted import planted_problem
-from loopserve_cli.bench.device.stage_choosing import Layer as Chosen
 from loopserve_cli.bench.kernels.clock import Clock
 from loopserve_cli.bench.kernels.options import LAYERS
+from loopserve_cli.bench.kernels.problem import planted_problem
+from loopserve_cli.bench.kernels.sparse_layer import SparseLayer, cells_of
+from loopserve_cli.bench.kernels.variant import Variant, time_rounds, warm_up
 from loopserve_cli.policies.prefill import prefill_policy
 from loopserve_cli.profile import load_profile
-from loopserve_kernels.executed import causal_entries
 from loopserve_kernels.rows import sample_size
 
 # Keys that attention is timed over, and fewer ones, from which what choosing costs at least is told apart.
@@ -42,7 +41,7 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
     index = many.index(many.lines())
     matrix = torch.randn(PRODUCT[scale], PRODUCT[scale], device=device, dtype=getattr(torch, dtype))
     works: dict[str, Callable[[], object]] = {
-        "dense": many.dense,
+        "dense": many.problem.dense,
         "sparse": lambda: many.attend(index),
         "few": lambda: few.index(few.lines()),
         "many": lambda: many.index(many.lines()),
@@ -58,30 +57,25 @@ def coefficients(device: torch.device, scale: str, dtype: str, size: int) -> Rec
     # Never below nothing, which noise could say: then all of it is in proportion.
     slope = slope or seconds["many"] / pairs[1]
     return {
-        "dense_cell": seconds["dense"] / (heads * causal_entries(high, high)),
+        "dense_cell": seconds["dense"] / (heads * many.problem.entries),
         "sparse_cell": seconds["sparse"] / (cells * heads / index.dense.shape[0]),
         "sampled_pair": slope,
         "fixed": max(seconds["few"] - slope * pairs[0], 1e-9),
         "product": seconds["product"] / PRODUCT[scale] ** 3,
-        "density": cells / (index.dense.shape[0] * causal_entries(high, high)),
+        "density": cells / (index.dense.shape[0] * many.problem.entries),
         "choosing_of_dense": seconds["many"] / seconds["dense"],
     }
 
 
 def interleaved(works: dict[str, Callable[[], object]], clock: Clock, rounds: int) -> dict[str, float]:
     """Median seconds of each, all in turn in every round."""
-    for work in works.values():
-        clock.first_ms(work)
-    repeats = {name: clock.repeats(clock.first_ms(work)) for name, work in works.items()}
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(clock.ms(work, repeats[name]) / 1e3)
-    return {name: statistics.median(found) for name, found in times.items()}
+    variants = [Variant(name, None, work) for name, work in works.items()]
+    timings = time_rounds(variants, warm_up(variants, 0, 0, clock), rounds, clock)
+    return {name: statistics.median(t.ms for t in timings if t.variant == name) / 1e3 for name in works}
 
 
-def chosen_layer(device: torch.device, keys: int, dtype: str, size: int) -> Chosen:
+def chosen_layer(device: torch.device, keys: int, dtype: str, size: int) -> SparseLayer:
     """A layer with lines to choose, as many rows as keys, under the shipped profile."""
     layer = replace(LAYERS[device.type], size=size, dtype=dtype)
     problem = planted_problem(layer, keys, keys, device, 0)
-    return Chosen(problem, prefill_policy(load_profile("loopserve-prefill").prefill))
+    return SparseLayer(problem, prefill_policy(load_profile("loopserve-prefill").prefill))

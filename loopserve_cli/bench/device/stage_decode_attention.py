@@ -10,7 +10,7 @@ import torch
 
 from loopserve_cli.bench.decode.bound import copy_bandwidth
 from loopserve_cli.bench.device.attempt import Record, attempt
-from loopserve_cli.bench.device.timing import captured_ms, median_ms
+from loopserve_cli.bench.kernels.clock import captured_ms, median_ms
 from loopserve_cli.bench.kernels.options import LAYERS, Layer
 from loopserve_kernels.decode import decode_attention
 

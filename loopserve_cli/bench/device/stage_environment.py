@@ -12,8 +12,9 @@ import torch
 
 from loopserve_cli.bench.decode.bound import copy_bandwidth
 from loopserve_cli.bench.device.attempt import Record, attempt
-from loopserve_cli.bench.device.timing import captured_ms, median_ms
+from loopserve_cli.bench.kernels.clock import captured_ms, median_ms
 from loopserve_cli.environment import describe
+from loopserve_kernels.device import device_name
 
 PACKAGES = (
     *("torch", "triton", "transformers", "tokenizers", "accelerate", "safetensors", "gguf", "peft", "typer", "rich"),
@@ -41,8 +42,7 @@ def run(device: torch.device, scale: str) -> Iterator[Record]:
 
 def machine(device: torch.device) -> Record:
     """Versions and sizes; None is unknown or absent."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return describe(name) | {
+    return describe(device_name(device)) | {
         "packages": {name: installed(name) for name in PACKAGES},
         "compiler": shutil.which("gcc") or shutil.which("cc"),
         "gpu": gpu(device) if device.type == "cuda" else None,

@@ -15,8 +15,8 @@ from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.engine.store import empty_cache
+from loopserve_cli.memory_meter import Meter
 from loopserve_cli.profile import load_profile
-from loopserve_cli.profiling import Meter
 
 KEYS = {"gpu": (32768, 131072), "cpu": (8192,), "quick": (512,)}
 TIERS = ("full", "loopserve", "loopserve+retain.tier=host")

@@ -12,7 +12,7 @@ import torch
 
 from loopserve_cli.bench.decode.rounds import answer
 from loopserve_cli.bench.device.attempt import Record, attempt
-from loopserve_cli.bench.device.timing import kernels_of
+from loopserve_cli.bench.kernels.clock import kernels_of
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.engine import Engine

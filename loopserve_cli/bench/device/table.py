@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from loopserve_cli.bench.device.columns import COLUMNS, Column
+from loopserve_cli.bench.columns import records_table
+from loopserve_cli.bench.device.columns import COLUMNS
 from loopserve_cli.bench.device.folder import DONE, Result
 from loopserve_cli.bench.device.stages import named
 from loopserve_cli.output import new_table, output_console, titled
@@ -26,8 +27,7 @@ def print_results(results: Sequence[Result]) -> None:
 
 def stages_table(results: Sequence[Result]) -> Table:
     """A row per stage, with the reason where it is not done."""
-    table = _columns(("stage", "what", "status", "s", "records", "failed"))
-    table.add_column("")
+    table = new_table(("stage", "what", "status", "s", "records", "failed", ""))
     for result in results:
         what = named((result.stage,))[0].what
         counts = [f"{result.seconds:.1f}", str(len(result.records)), str(result.errors or "")]
@@ -65,22 +65,6 @@ def machine_line(machine: Row) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     absent = ", ".join(name for name, version in machine["packages"].items() if version is None) or "nothing"
     return f"{machine['device']}, {machine['cores_usable']} cores, {versions}; not installed: {absent}"
-
-
-def records_table(columns: Sequence[Column], records: Sequence[Row]) -> Table:
-    """A row per record; a cell that its record does not speak of is empty."""
-    table = _columns([column.head for column in columns])
-    for record in records:
-        table.add_row(*(column.cell(record) for column in columns))
-    return table
-
-
-def _columns(heads: Sequence[str]) -> Table:
-    table = new_table()
-    for head in heads:
-        left = head in ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
-        table.add_column(head, justify="left" if left else "right", no_wrap=True)
-    return table
 
 
 def _kernels(whole: Row, title: str) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loopserve_cli.bench.device.folder import Folder, whole_file
+from loopserve_cli.bench.device.folder import Folder
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.policies.prefill.costs import Costs
 from loopserve_cli.policies.prefill.costs_file import BY_SIZE, costs_text, read_costs
+from loopserve_cli.transcript.write import write_whole
 
 
 def write_costs(folder: Folder, file: Path) -> list[Costs]:
@@ -25,12 +26,7 @@ def write_costs(folder: Folder, file: Path) -> list[Costs]:
     replaced = {(costs.measured_on, costs.dtype) for costs in new}
     old = read_costs(file) if file.exists() else []
     kept = [costs for costs in old if (costs.measured_on, costs.dtype) not in replaced]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as text:
-            text.write(costs_text([*kept, *new]))
-    except OSError as error:
-        raise LoopserveError(f"{file}: cannot be written: {error.strerror}; give another --costs") from None
+    write_whole(file, costs_text([*kept, *new]).encode(), overwrite=True)
     return new
 
 

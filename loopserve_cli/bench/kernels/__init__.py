@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.bench.kernels.options import KernelsOptions
@@ -20,52 +20,14 @@ def run_kernels(options: KernelsOptions) -> int:
 
     Raises UsageError for a device or a length that is not there, before anything is timed.
     """
-    import torch
-
-    from loopserve_cli.bench.kernels.grid import GridRun
-    from loopserve_cli.bench.kernels.layers import measure_coverage, overall
-    from loopserve_cli.bench.kernels.summary import summarise
     from loopserve_cli.bench.kernels.tables import print_tables
-    from loopserve_cli.collector import settled
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.output import CleanConsole, print_document
-    from loopserve_cli.policies.prefill import prefill_policy
-    from loopserve_cli.profile import load_profile
+    from loopserve_cli.output import print_document, teller
 
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
-    device = pick(options.device)
-    layer, grid = options.layer(device.type), options.grid(device.type)
-    profile = load_profile(PROFILE)
-    if profile.prefill.settings["objective"] != options.objective:
-        profile = profile.with_overrides([f"prefill.objective={options.objective}"])
-    policy = prefill_policy(profile.prefill)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    environment = describe(name) | {"dtype": layer.dtype}
-    # The model first: a length that it does not read is told at once.
-    found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
-    with settled(), torch.no_grad():
-        measured = GridRun(layer, grid, policy, device, options.seed, say).measure()
-    environment["loadavg_end"] = load_average()
-    whole: dict[str, Any] = {
-        "command": {"name": "bench kernels", "argv": sys.argv[1:], "options": as_document(options)},
-        "environment": environment,
-        "layer": asdict(layer),
-        "grid": asdict(grid),
-        "shapes": [shape.facts() for shape in measured],
-        "records": [asdict(timing) for shape in measured for timing in shape.timings],
-        "summary": summarise(measured),
-        "coverage": {
-            "profile": profile.name,
-            "alpha": policy.alpha,
-            "layers": [asdict(part) for part in found],
-            "overall": overall(found),
-        },
-    }
-    title = f"{layer.heads} heads over {layer.groups}, size {layer.size}, {layer.dtype} on {name}"
+    say = teller()
+    whole = measured(options, say)
+    layer, environment = whole["layer"], whole["environment"]
+    title = f"{layer['heads']} heads over {layer['groups']}, size {layer['size']}, {layer['dtype']}"
+    title += f" on {environment['device']}"
     if options.json:
         print_document(whole)
     else:
@@ -78,6 +40,37 @@ def run_kernels(options: KernelsOptions) -> int:
     return 0
 
 
+def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that was measured, as JSON types."""
+    import torch
+
+    from loopserve_cli.bench.kernels.grid import GridRun
+    from loopserve_cli.bench.kernels.layers import measure_coverage, overall
+    from loopserve_cli.bench.kernels.summary import summarise
+    from loopserve_cli.environment import measuring
+    from loopserve_cli.measure.document import command_of, whole_run
+    from loopserve_cli.policies.prefill import prefill_policy
+    from loopserve_cli.profile import load_profile
+    from loopserve_kernels.device import device_name
+
+    device = pick(options.device)
+    layer, grid = options.layer(device.type), options.grid(device.type)
+    profile = load_profile(PROFILE)
+    if profile.prefill.settings["objective"] != options.objective:
+        profile = profile.with_overrides([f"prefill.objective={options.objective}"])
+    policy = prefill_policy(profile.prefill)
+    # The model first: a length that it does not read is told at once.
+    found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
+    with measuring(device_name(device), layer.dtype) as environment, torch.no_grad():
+        shapes = GridRun(layer, grid, policy, device, options.seed, say).measure()
+    records = [asdict(timing) for shape in shapes for timing in shape.timings]
+    facts = {"layer": asdict(layer), "grid": asdict(grid), "shapes": [shape.facts() for shape in shapes]}
+    whole = whole_run(command_of("bench kernels", options), environment, records, summarise(shapes), **facts)
+    layers = [asdict(part) for part in found]
+    held = {"profile": profile.name, "alpha": policy.alpha, "layers": layers, "overall": overall(found)}
+    return whole | {"coverage": held}
+
+
 def pick(name: str) -> torch.device:
     """The device by name; raises UsageError when it is not there."""
     from loopserve_cli.engine.placement import pick_device
@@ -86,12 +79,6 @@ def pick(name: str) -> torch.device:
         return pick_device(name)
     except ModelError as error:
         raise UsageError(f"--device {name}: {error}") from None
-
-
-def as_document(options: KernelsOptions) -> dict[str, Any]:
-    """The options as JSON holds them."""
-    plain = replace(options, plot=None)
-    return asdict(plain) | {"plot": None if options.plot is None else str(options.plot)}
 
 
 __all__ = ["KernelsOptions", "run_kernels"]

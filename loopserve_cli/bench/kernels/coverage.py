@@ -11,24 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.executed import first_dense_row
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Coverage:
     """Mean share of all rows' attention, float64 [H]: on the chosen lines, and on the cells that are executed."""
 
     lines: Tensor
     executed: Tensor
 
 
-def held_by(
+def coverage_of_lines(
     query: Tensor, key: Tensor, scaling: float, lines: Lines, index: Index, dense_rows: int, rows_at_once: int = 0
-) -> Held:
+) -> Coverage:
     """For query [H, n, D], the last n of key [G, N, D]; lines and index of P line heads.
 
     A head that its lines flag dense holds everything; one that only the index flags executes everything. The last
@@ -49,9 +49,9 @@ def held_by(
             weights = _weights(packed, key[group, : keys - rows + last].to(precision), scaling)
             for head, part in zip(own, weights, strict=True):
                 plan = head * marks.plans // heads
-                sums[0, head] += _held(part, marks.lines(plan, first, last))
-                sums[1, head] += _held(_by_block(part, index.rows_per_block), marks.executed(plan, first, last))
-    return Held(*(sums / rows))
+                sums[0, head] += _mass_on(part, marks.lines(plan, first, last))
+                sums[1, head] += _mass_on(_by_block(part, index.rows_per_block), marks.executed(plan, first, last))
+    return Coverage(*(sums / rows))
 
 
 def _weights(query: Tensor, key: Tensor, scaling: float) -> Tensor:
@@ -63,7 +63,7 @@ def _weights(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     return scores.softmax(-1)
 
 
-def _held(weights: Tensor, mask: Tensor) -> Tensor:
+def _mass_on(weights: Tensor, mask: Tensor) -> Tensor:
     return (weights * mask).sum(1).sum(dtype=torch.float64)
 
 

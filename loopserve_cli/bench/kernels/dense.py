@@ -10,8 +10,7 @@ from torch import Tensor
 
 from loopserve_cli.bench.kernels.clock import Clock
 from loopserve_cli.bench.kernels.problem import Problem, disagreement
-from loopserve_cli.errors import LoopserveError
-from loopserve_kernels.dense import dense_attention
+from loopserve_cli.errors import LoopserveError, first_line
 from loopserve_kernels.dense_gpu import Partial, cudnn_partial, flash_partial
 from loopserve_kernels.dense_gpu import history_and_own as merged
 
@@ -42,7 +41,7 @@ def pick_baseline(candidates: Mapping[str, Attend], ours: Tensor, clock: Clock) 
             alone = len(candidates) == 1  # nothing to choose: its first time will do
             tried[name] = wrong or (first if alone else min(clock.ms(attend) for _ in range(TRIALS)))
         except RuntimeError as error:  # what torch raises for a kernel that does not take these tensors
-            tried[name] = str(error).strip().partition("\n")[0]
+            tried[name] = first_line(error)
     times = {name: ms for name, ms in tried.items() if isinstance(ms, float)}
     if not times:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in tried.items())
@@ -61,7 +60,7 @@ def dense_candidates(problem: Problem) -> dict[str, Attend]:
 
     if problem.query.device.type == "cpu":
         name = "SDPA" if problem.rows == problem.keys else "dense_attention"
-        return {name: lambda: dense_attention(*_batched(problem), problem.scaling)[0]}
+        return {name: problem.dense}
     flash = {"SDPA flash": sdpa_call(problem, SDPBackend.FLASH_ATTENTION)}
     cudnn = sdpa_call(problem, SDPBackend.CUDNN_ATTENTION)
     if problem.rows < problem.keys:
@@ -82,7 +81,7 @@ def sdpa_call(problem: Problem, backend: object, folded: bool = False) -> Attend
     from torch.nn.attention import sdpa_kernel
     from torch.nn.attention.bias import causal_lower_right
 
-    query, key, value = _folded(problem) if folded else _batched(problem)
+    query, key, value = _folded(problem) if folded else problem.batched
     square = problem.rows == problem.keys
     bias = None if square else causal_lower_right(problem.rows, problem.keys)
 
@@ -101,11 +100,7 @@ def history_and_own(problem: Problem, partial: Partial) -> Attend:
 
     `partial(query, key, value, causal)` gives the output [1, H, n, D] and the log-sum-exp, H n numbers.
     """
-    return lambda: merged(*_batched(problem), partial)[0]
-
-
-def _batched(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    return problem.query[None], problem.key[None], problem.value[None]
+    return lambda: merged(*problem.batched, partial)[0]
 
 
 def _folded(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:

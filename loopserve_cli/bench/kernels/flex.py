@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.bench.kernels.problem import Problem
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -41,7 +41,7 @@ def compiled_flex() -> Callable[..., Tensor]:
 def flex_call(problem: Problem, index: Index, flex: Callable[..., Tensor]) -> Callable[[], Tensor]:
     """Attention [H, n, D] by `flex` over what `index` executes; the block mask is made here, outside the call."""
     mask = block_mask(index, problem.rows, problem.keys)
-    query, key, value = problem.query[None], problem.key[None], problem.value[None]
+    query, key, value = problem.batched
 
     def attend() -> Tensor:
         return flex(query, key, value, block_mask=mask, scale=problem.scaling, enable_gqa=True)[0]

@@ -41,7 +41,7 @@ class Measured:
                 "baseline": self.prepared.baseline,
                 "dense_tried": dict(self.prepared.tried),
                 "flex": self.prepared.flex,
-                "line_sets": [asdict(made) for made in self.prepared.made],
+                "line_sets": [asdict(made) for made in self.prepared.line_sets],
                 "prepare_s": self.prepare_s,
                 "first_ms": dict(self.prepared.first_ms),
                 "warm_up": [asdict(first) for first in self.warm],

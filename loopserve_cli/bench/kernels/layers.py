@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopserve_cli.bench.kernels.coverage import held_by
+from loopserve_cli.bench.kernels.coverage import coverage_of_lines
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.loader import LoadedModel, load
@@ -71,7 +71,7 @@ def layer_coverage(layer: int, query: Tensor, key: Tensor, scaling: float, polic
     causal = causal_entries(rows, keys)
     entries = executed_entries(index, rows, keys, policy.dense_rows)
     dense = index.dense | (entries > policy.gate.most_density * causal)
-    held = held_by(query, key, scaling, lines, replace(index, dense=dense), policy.dense_rows)
+    held = coverage_of_lines(query, key, scaling, lines, replace(index, dense=dense), policy.dense_rows)
     counts = [float(count.double().mean()) for count in (lines.vertical_count, lines.slash_count)]
     return LayerCoverage(
         tokens=keys,

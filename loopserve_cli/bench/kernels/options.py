@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopserve_cli.config import length
+from loopserve_cli.config import DTYPES, check_device, lengths
 from loopserve_cli.errors import UsageError
 
-DTYPES = ("float32", "float16", "bfloat16")
 OBJECTIVES = ("lines", "optimal", "latency")
 
 
@@ -83,10 +81,9 @@ class KernelsOptions:
 
     def __post_init__(self) -> None:
         """Refuse, before torch is loaded, what no device could do."""
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
-            raise UsageError(f"unknown --device {self.device!r}; choose auto, cpu, cuda or cuda:N")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"unknown --dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_device("--device", self.device)
+        if self.dtype is not None and self.dtype not in DTYPES[1:]:
+            raise UsageError(f"unknown --dtype {self.dtype!r}; choose one of {', '.join(DTYPES[1:])}")
         if self.objective not in OBJECTIVES:
             raise UsageError(f"unknown --objective {self.objective!r}; choose one of {', '.join(OBJECTIVES)}")
         for name, most in {"rounds": 1000, "heads": 1024, "groups": 1024, "size": 256}.items():
@@ -132,11 +129,6 @@ class KernelsOptions:
         if not grid.shapes:
             raise UsageError(f"--rows {self.rows or 'of the default'} are all more than --keys; the keys hold the rows")
         return grid
-
-
-def lengths(flag: str, text: str) -> tuple[int, ...]:
-    """Ascending lengths from "4096,16k"; k is 1,024."""
-    return tuple(sorted({length(flag, word, example="4096,16k") for word in text.split(",")}))
 
 
 def row_counts(text: str) -> tuple[int | None, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from loopserve_cli.bench.kernels.grid import Measured
 from loopserve_cli.bench.kernels.variant import ATTEND, CHOOSE, DENSE, FLEX, INDEX, OWN_DENSE, Timing
-from loopserve_cli.bench.timing import spread
+from loopserve_cli.measure.spread import spread
 
 Times = Mapping[tuple[str, float | None], float]
 
@@ -18,7 +18,7 @@ def summarise(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     for shape in measured:
         if shape.prepared is None:
             continue
-        for made in shape.prepared.made:
+        for made in shape.prepared.line_sets:
             row = {"rows": shape.rows, "keys": shape.keys, "density": made.asked, "executed": made.executed}
             rows.append(row | _cell(by_round(shape.timings), made.asked, made.executed))
     return rows
@@ -63,9 +63,4 @@ def _cell(rounds: Sequence[Times], density: float, executed: float) -> dict[str,
                 "flex_ratio": times[FLEX, density] / attend if has_flex else None,
             }
         )
-    return {name: _spread([values[name] for values in each]) for name in each[0]}
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
-    known = [value for value in values if value is not None]
-    return spread(known) if known else None
+    return {name: spread(values[name] for values in each) for name in each[0]}

@@ -7,7 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from loopserve_cli.output import new_table, output_console, titled
+from loopserve_cli.bench.columns import Column, records_table, text
+from loopserve_cli.measure.figures import number, ranged, whole
+from loopserve_cli.measure.spread import middle
+from loopserve_cli.output import output_console, titled
 
 Row = Mapping[str, Any]
 
@@ -33,7 +36,7 @@ def print_tables(whole: Mapping[str, Any], title: str) -> None:
         console.print(titled(title, times_table(whole["summary"], whole["shapes"])))
         for rows in dict.fromkeys(row["rows"] for row in whole["summary"]):
             part = [row for row in whole["summary"] if row["rows"] == rows]
-            console.print(titled(f"{rows:,} new rows", gains_table(part)))
+            console.print(titled(f"{rows:,} new rows", records_table(GAINS, part)))
         console.print(LEGEND)
     for line in notes(whole["shapes"]):
         console.print(line, soft_wrap=True)
@@ -46,68 +49,18 @@ def print_tables(whole: Mapping[str, Any], title: str) -> None:
 
 def times_table(summary: Sequence[Row], shapes: Sequence[Row]) -> Table:
     """What does not depend on the density: one row for each shape."""
-    table = _columns("rows", "keys", "rounds", "dense", "dense ms", "own dense ms", "dense / own", "choose ms")
     cells = {(row["rows"], row["keys"]): row for row in summary}
-    for shape in shapes:
-        if shape["skipped"] is None:
-            row = cells[shape["rows"], shape["keys"]]
-            words = [f"{shape['rows']:,}", f"{shape['keys']:,}", str(shape["rounds"]), shape["baseline"]]
-            table.add_row(
-                *words, *(_spread(row[name]) for name in ("dense_ms", "own_dense_ms", "own_dense_gain", "choose_ms"))
-            )
-    return table
-
-
-def gains_table(rows: Sequence[Row]) -> Table:
-    """What lines gain: one row for each number of keys and density."""
-    names = (
-        "keys",
-        "asked",
-        "executed",
-        "index ms",
-        "attention ms",
-        "gain",
-        "at most",
-        "total gain",
-        "at most",
-        "choosing",
-    )
-    table = _columns(*names, "of own", "flex")
-    for row in rows:
-        table.add_row(
-            f"{row['keys']:,}",
-            f"{row['density'] * 100:.3g}%",
-            f"{row['executed']:.2%}",
-            _number(row["index_ms"]["median"]),
-            _spread(row["attend_ms"]),
-            _spread(row["attend_gain"]),
-            _number(row["attend_ceiling"]["median"]),
-            _spread(row["total_gain"]),
-            _number(row["total_ceiling"]["median"]),
-            f"{row['choosing_share']['median']:.0%}",
-            _number(row["own_efficiency"]["median"]),
-            "n/a" if row["flex_ratio"] is None else _spread(row["flex_ratio"]),
-        )
-    return table
+    done = [shape for shape in shapes if shape["skipped"] is None]
+    return records_table(TIMES, [{**shape, **cells[shape["rows"], shape["keys"]]} for shape in done])
 
 
 def coverage_table(coverage: Row) -> Table:
     """One row for each layer, then the mean of all, for each length."""
-    table = _columns(
-        "tokens", "layer", "sampled", "lines", "worst head", "executed", "density", "dense heads", "chosen lines"
-    )
+    rows: list[Row] = []
     for mean in coverage["overall"]:
-        layers = [row for row in coverage["layers"] if row["tokens"] == mean["tokens"]]
-        for row in [*layers, mean]:
-            shares = (row[name] for name in ("sampled", "lines", "worst_head", "executed", "density"))
-            table.add_row(
-                f"{row['tokens']:,}",
-                str(row.get("layer", "all")),
-                *(f"{share:.1%}" for share in shares),
-                f"{row['dense_heads']} of {row['heads']}",
-                f"{row['verticals']:,.0f} v, {row['slashes']:,.0f} s",
-            )
-    return table
+        rows += [row for row in coverage["layers"] if row["tokens"] == mean["tokens"]]
+        rows.append({"layer": "all", **mean})
+    return records_table(COVERAGE, [{**row, "all_heads": row, "chosen": row} for row in rows])
 
 
 def notes(shapes: Sequence[Row]) -> list[str]:
@@ -125,19 +78,47 @@ def notes(shapes: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _columns(*names: str) -> Table:
-    table = new_table()
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def typical(values: Mapping[str, float]) -> str:
+    """The median alone."""
+    return number(middle(values))
 
 
-def _number(value: float) -> str:
-    """Three digits or so: 1,234 or 12.3 or 1.23 or 0.012."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+def share(value: float) -> str:
+    """A share with its sign."""
+    return f"{value:.1%}"
 
 
-def _spread(values: Mapping[str, float]) -> str:
-    return f"{_number(values['median'])} ({_number(values['low'])} to {_number(values['high'])})"
+TIMES = (
+    Column("rows", "rows", whole),
+    Column("keys", "keys", whole),
+    Column("rounds", "rounds", whole),
+    Column("dense", "baseline", text),
+    Column("dense ms", "dense_ms", ranged),
+    Column("own dense ms", "own_dense_ms", ranged),
+    Column("dense / own", "own_dense_gain", ranged),
+    Column("choose ms", "choose_ms", ranged),
+)
+GAINS = (
+    Column("keys", "keys", whole),
+    Column("asked", "density", lambda share: f"{share * 100:.3g}%"),
+    Column("executed", "executed", lambda share: f"{share:.2%}"),
+    Column("index ms", "index_ms", typical),
+    Column("attention ms", "attend_ms", ranged),
+    Column("gain", "attend_gain", ranged),
+    Column("at most", "attend_ceiling", typical),
+    Column("total gain", "total_gain", ranged),
+    Column("at most", "total_ceiling", typical),
+    Column("choosing", "choosing_share", lambda shares: f"{shares['median']:.0%}"),
+    Column("of own", "own_efficiency", typical),
+    Column("flex", "flex_ratio", ranged),
+)
+COVERAGE = (
+    Column("tokens", "tokens", whole),
+    Column("layer", "layer", text),
+    *(
+        Column(name.replace("_", " "), name, share)
+        for name in ("sampled", "lines", "worst_head", "executed", "density")
+    ),
+    Column("dense heads", "all_heads", lambda row: f"{row['dense_heads']} of {row['heads']}"),
+    Column("chosen lines", "chosen", lambda row: f"{row['verticals']:,.0f} v, {row['slashes']:,.0f} s"),
+)

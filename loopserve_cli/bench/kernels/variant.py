@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopserve_cli.bench.kernels.clock import Clock, Work
+from loopserve_cli.measure.rounds import rotated
 
 DENSE, OWN_DENSE, CHOOSE, INDEX, ATTEND, FLEX = "dense", "own_dense", "choose", "index", "attend", "flex"
 # On a CPU nothing is compiled, so a first call that took this long says enough.
@@ -64,12 +65,11 @@ def warm_up(variants: Sequence[Variant], rows: int, keys: int, clock: Clock) -> 
 
 def time_rounds(variants: Sequence[Variant], warm: Sequence[WarmUp], rounds: int, clock: Clock) -> list[Timing]:
     """Every variant in every round, the first to go changing."""
-    repeats = [clock.repeats(first.ms) for first in warm]
+    warmed = list(zip(variants, warm, strict=True))
     timings = []
     for number in range(1, rounds + 1):
-        start = (number - 1) % len(variants)
-        for place in [*range(start, len(variants)), *range(start)]:
-            variant, first, times = variants[place], warm[place], repeats[place]
+        for variant, first in rotated(warmed, number - 1):
+            times = clock.repeats(first.ms)
             ms = clock.ms(variant.work, times)
             timings.append(Timing(first.rows, first.keys, variant.name, variant.density, number, ms, times))
     return timings

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.text import Text
 
+from loopserve_cli.bundled_files import TRANSCRIPTS
 from loopserve_cli.chat.autosave import Autosave
 from loopserve_cli.chat.bundled import located
 from loopserve_cli.chat.commands.command import path_argument
-from loopserve_cli.chat.kept import drop, feed, keep
-from loopserve_cli.chat.places import new_transcript
+from loopserve_cli.chat.kv_file import drop, feed, keep
+from loopserve_cli.chat.paths import new_transcript
 from loopserve_cli.chat.session import Session
-from loopserve_cli.demo.files import TRANSCRIPTS
 from loopserve_cli.errors import UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues

@@ -6,7 +6,7 @@ A policy is one file and one row here; its settings stand in `loopserve_cli.prof
 from __future__ import annotations
 
 from loopserve_cli.policies.keep.adakv import AdaKV
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow
 from loopserve_cli.policies.keep.everything import Everything
 from loopserve_cli.policies.keep.h2o import H2O
 from loopserve_cli.policies.keep.progressive import Progressive
@@ -29,4 +29,4 @@ def keep_policy(options: PolicyOptions) -> KeepPolicy:
     return POLICIES[options.policy](**options.settings)
 
 
-__all__ = ["POLICIES", "KeepPolicy", "Keys", "Seen", "keep_policy"]
+__all__ = ["POLICIES", "KeepPolicy", "Keys", "ScoringWindow", "keep_policy"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from loopserve_cli.policies.keep.base import Keys, Seen
+from loopserve_cli.policies.keep.base import Keys, ScoringWindow
 from loopserve_cli.policies.keep.snapkv import SnapKV
 from loopserve_kernels.selection import padded_places
 
@@ -19,9 +19,9 @@ class AdaKV(SnapKV):
         super().__init__(budget, window, pool_width)
         self.floor = floor
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """As many keys as each head won, padded to the layer's largest: reading that is a choice's one wait."""
-        scores, rows, layers = self.scores(seen)
+        scores, rows, layers = self.scores(windows)
         keys, groups = scores.shape[1], scores.shape[0] // layers
         scores[:, keys - rows :] = float("inf")
         safe = scores.topk(int(self.budget * self.floor), dim=1).indices

@@ -13,8 +13,8 @@ from loopserve_kernels.key_codes import KeyCodes
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What one layer is judged by. Positions count from the first token of the dialogue."""
+class ScoringWindow:
+    """The newest queries, and what else one layer's keys are scored by. Positions count from the first token."""
 
     query: Tensor  # [H, r, D], the newest queries after RoPE, oldest first
     positions: Tensor  # [r] int64
@@ -53,15 +53,15 @@ class KeepPolicy(ABC):
         """Whether a choice among so many keys leaves any of them out."""
 
     @abstractmethod
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """The keys to read from now on, of layers alike in device, heads and number of keys, all at once.
 
         The layers are looked at one after the other, each once: its keys may be brought to the device for that look.
         """
 
-    def select(self, seen: Seen) -> Keys | None:
+    def select(self, window: ScoringWindow) -> Keys | None:
         """The keys of one layer to read from now on; None is everything."""
-        return self.choose([seen])[0] if self.leaves_out(seen.key.shape[1]) else None
+        return self.choose([window])[0] if self.leaves_out(window.key.shape[1]) else None
 
 
 def even_keys(index: Tensor, layers: int) -> list[Keys]:

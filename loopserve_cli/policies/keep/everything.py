@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow
 
 
 class Everything(KeepPolicy):
@@ -14,6 +14,6 @@ class Everything(KeepPolicy):
         """Never."""
         return False
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """Nothing is ever left out, so nobody asks."""
         raise AssertionError("every key is read")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow, even_keys
 from loopserve_kernels.selection import select_keys
 
 
@@ -23,10 +23,10 @@ class H2O(KeepPolicy):
         """Whether there are more keys than the budget."""
         return keys > self.budget
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """The same number of keys for every head."""
         masses = []
-        for one in seen:
+        for one in windows:
             assert one.accumulated is not None and one.accumulated.shape[1] == one.key.shape[1]
             masses.append(one.accumulated)
         chosen = select_keys(torch.cat(masses), self.budget, sinks=0, recent=self.budget // 2)

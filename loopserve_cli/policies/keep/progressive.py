@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow, even_keys
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.selection import select_keys
 
@@ -37,9 +37,11 @@ class Progressive(KeepPolicy):
         """Whether there are more keys than the budget."""
         return keys > self.budget
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """The same number of keys for every head."""
-        masses = [key_mass(one.query, one.positions, one.key, one.scaling, self.group, codes=one.codes) for one in seen]
+        masses = [
+            key_mass(one.query, one.positions, one.key, one.scaling, self.group, codes=one.codes) for one in windows
+        ]
         mass = with_followers(torch.cat(masses), self.follow)
         sinks = min(self.sinks, self.budget)
         chosen = select_keys(mass, self.budget, sinks, min(self.recent, self.budget - sinks))

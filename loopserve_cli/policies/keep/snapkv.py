@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow, even_keys
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.selection import select_keys
 
@@ -26,20 +26,20 @@ class SnapKV(KeepPolicy):
         """Whether there are more keys than the budget."""
         return keys > self.budget
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """The same number of keys for every head."""
-        scores, rows, layers = self.scores(seen)
+        scores, rows, layers = self.scores(windows)
         chosen = select_keys(scores, self.budget, sinks=0, recent=rows)
         return even_keys(chosen.index, layers)
 
-    def scores(self, seen: Iterable[Seen]) -> tuple[Tensor, int, int]:
+    def scores(self, windows: Iterable[ScoringWindow]) -> tuple[Tensor, int, int]:
         """Scores [layers x G, N], how many keys the window has, and how many layers there are.
 
         A score is the mean attention of the window to a key before it, pooled; keys inside the window score 0.
         Pooling stops at the window's edge, as in the authors' code and in kvpress.
         """
         masses, rows = [], 0
-        for one in seen:
+        for one in windows:
             rows, keys = one.query.shape[1], one.key.shape[1]
             mass = key_mass(one.query, one.positions, one.key, one.scaling, "mean")
             masses.append(mass[:, : keys - rows])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from loopserve_cli.policies.keep.base import KeepPolicy, Keys, Seen, even_keys
+from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow, even_keys
 
 
 class Streaming(KeepPolicy):
@@ -21,9 +21,9 @@ class Streaming(KeepPolicy):
         """Whether there are more keys than the budget."""
         return keys > self.budget
 
-    def choose(self, seen: Iterable[Seen]) -> list[Keys]:
+    def choose(self, windows: Iterable[ScoringWindow]) -> list[Keys]:
         """Positions alone decide."""
-        layers = list(seen)
+        layers = list(windows)
         groups, keys = layers[0].key.shape[:2]
         first = torch.arange(self.budget, dtype=torch.int32, device=layers[0].key.device)
         first[self.sinks :].add_(keys - self.budget)

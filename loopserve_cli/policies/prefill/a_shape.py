@@ -10,7 +10,8 @@ from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
 from loopserve_cli.policies.prefill.routes import Routes
-from loopserve_kernels.choice import Lines, fixed_lines
+from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.chosen_lines import Lines
 
 
 class AShape:

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.routes import Routes
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from loopserve_kernels.choice import Lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.entries import causal_entries
-from loopserve_kernels.index import Index
+from loopserve_kernels.tile_index import Index
 
 
 @dataclass(frozen=True, slots=True)

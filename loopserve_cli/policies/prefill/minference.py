@@ -12,8 +12,10 @@ from torch import Tensor
 
 from loopserve_cli.policies.prefill.base import Gate
 from loopserve_cli.policies.prefill.routes import Routes
-from loopserve_kernels.choice import Lines, fixed_lines, ranked
+from loopserve_kernels.choice import fixed_lines
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.lines import line_mass
+from loopserve_kernels.ranking import ranked
 
 
 class MInference:

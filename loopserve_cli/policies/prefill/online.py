@@ -10,10 +10,11 @@ from torch import Tensor
 from loopserve_cli.policies.prefill.base import Gate
 from loopserve_cli.policies.prefill.routes import Routes
 from loopserve_kernels.attention_shape import has_tall_blocks
-from loopserve_kernels.choice import Lines, Rules
+from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
 from loopserve_kernels.rows import sample_size
+from loopserve_kernels.rules import Rules
 from loopserve_kernels.sample import Sample, make_sample
 from loopserve_kernels.vertical_slash import block_shape
 

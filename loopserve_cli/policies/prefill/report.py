@@ -40,18 +40,28 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Some heads of one layer over one chunk; `choice` is None when all of it was dense without asking."""
+    """Some heads of one layer over one chunk; `choice` is None when all of it was dense without asking.
+
+    `groups` are the key-value heads whose query heads these are.
+    """
 
     layer: int
     new: int
     heads: int
     causal: int
     choice: Choice | None
+    groups: tuple[int, ...]
+
+    @property
+    def query_heads(self) -> list[int]:
+        """The numbers of the query heads, in the order in which they were computed."""
+        each = self.heads // len(self.groups)
+        return [group * each + head for group in self.groups for head in range(each)]
 
 
 def report_of(calls: Sequence[Call], select_ms: float, attention_ms: float) -> PrefillReport:
     """The figures of a turn's calls; waits for the devices."""
-    found = dict(zip((call for call in calls if call.choice is not None), _on_host(calls), strict=True))
+    found = choices_on_host(calls)
     executed = causal = covered = weight = vertical = slash = sparse_heads = 0.0
     sparse_layers = set()
     for call in calls:
@@ -78,6 +88,11 @@ def report_of(calls: Sequence[Call], select_ms: float, attention_ms: float) -> P
         lines_slash=slash / sparse_heads if sparse_heads else None,
         dense_layers=len({call.layer for call in calls}) - len(sparse_layers),
     )
+
+
+def choices_on_host(calls: Sequence[Call]) -> dict[Call, Tensor]:
+    """What was chosen in every call that was asked, [5, P] float64 in the order of `Choice`; waits for the devices."""
+    return dict(zip((call for call in calls if call.choice is not None), _on_host(calls), strict=True))
 
 
 def _on_host(calls: Sequence[Call]) -> list[Tensor]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from loopserve_cli.heads import HeadFigures
 from loopserve_cli.policies.prefill.base import PrefillPolicy
 from loopserve_cli.policies.prefill.chosen import ChosenLines
-from loopserve_cli.policies.prefill.costs import Costs, costs_for
+from loopserve_cli.policies.prefill.costs import Costs
+from loopserve_cli.policies.prefill.device_costs import costs_for
+from loopserve_cli.policies.prefill.heads import head_figures
 from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
-from loopserve_cli.profiling import Spans
+from loopserve_cli.timers import Spans
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
-from loopserve_kernels.index import Index, make_index
+from loopserve_kernels.index import make_index
+from loopserve_kernels.tile_index import Index
 from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
@@ -61,11 +65,11 @@ class PrefillTurn:
         if len(asked) == groups:
             return self._sparse(layer, asked, query, key, value, scaling)
         if not asked:
-            return self._dense(layer, query, key, value, scaling)
+            return self._dense(layer, range(groups), query, key, value, scaling)
         rest = [group for group in range(groups) if group not in asked]
         own, others = ([_of_groups(part, some, groups) for part in (query, key, value)] for some in (asked, rest))
         out = self._sparse(layer, asked, own[0], own[1], own[2], scaling)
-        other = self._dense(layer, others[0], others[1], others[2], scaling)
+        other = self._dense(layer, rest, others[0], others[1], others[2], scaling)
         found = {group: _of_groups(out, [place], len(asked)) for place, group in enumerate(asked)}
         found |= {group: _of_groups(other, [place], len(rest)) for place, group in enumerate(rest)}
         return torch.cat([found[group] for group in range(groups)], 1)
@@ -74,17 +78,25 @@ class PrefillTurn:
         """What is done inside counts as attention."""
         return self._attending.span(device)
 
-    def count_dense(self, layer: int, query: Tensor, key: Tensor) -> None:
-        """Note that a layer ran dense over query [1, H, n, D] and key [1, G, N, D]."""
+    def count_dense(self, layer: int, query: Tensor, key: Tensor, groups: Sequence[int] | None = None) -> None:
+        """Note that a layer ran dense over query [1, H, n, D] and key [1, G, N, D], those of the groups or of all."""
         new, keys = query.shape[2], key.shape[2]
-        self._calls.append(Call(layer, new, query.shape[1], causal_entries(new, keys), None))
+        own = tuple(range(key.shape[1]) if groups is None else groups)
+        self._calls.append(Call(layer, new, query.shape[1], causal_entries(new, keys), None, own))
 
     def report(self) -> PrefillReport:
         """The turn's figures; waits for the devices."""
         return report_of(self._calls, self._choosing.ms(), self._attending.ms())
 
-    def _dense(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        self.count_dense(layer, query, key)
+    def heads(self) -> HeadFigures | None:
+        """The turn's figures head by head, None where none left anything out; waits for the devices."""
+        return head_figures(self._calls)
+
+    def _dense(
+        self, layer: int, groups: Sequence[int], query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        """Attention of the groups, whose tensors these are, over all keys."""
+        self.count_dense(layer, query, key, groups)
         with self.attending(query.device):
             return dense_attention(query, key, value, scaling)
 
@@ -94,9 +106,9 @@ class PrefillTurn:
         """Attention of the asked groups, whose tensors these are, over the lines that the policy chooses."""
         rows = self.policy.dense_rows if self.last_chunk else 0
         with self._choosing.span(query.device):
-            index = self._plan(layer, query[0], key[0], scaling, rows)
+            index = self._plan(layer, asked, query[0], key[0], scaling, rows)
         if index is None:
-            return self._dense(layer, query, key, value, scaling)
+            return self._dense(layer, asked, query, key, value, scaling)
         self.policy.routes.found(layer, asked, key.shape[2], index.dense)
         with self.attending(query.device):
             # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
@@ -104,7 +116,9 @@ class PrefillTurn:
                 return dense_attention(query, key, value, scaling)
             return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
 
-    def _plan(self, layer: int, query: Tensor, key: Tensor, scaling: float, dense_rows: int) -> Index | None:
+    def _plan(
+        self, layer: int, asked: Sequence[int], query: Tensor, key: Tensor, scaling: float, dense_rows: int
+    ) -> Index | None:
         """The index to execute, heads flagged dense where that is cheaper; None when the policy wants all of it."""
         new, keys = query.shape[1], key.shape[1]
         shape = block_shape(query.shape[2], query.dtype, query.device)
@@ -115,7 +129,7 @@ class PrefillTurn:
         index = make_index(lines, new, keys, *shape, dense_rows, self._most_density(query) * causal)
         assert index.entries is not None
         choice = Choice(index.dense, index.entries, lines.coverage, lines.vertical_count, lines.slash_count)
-        self._calls.append(Call(layer, new, query.shape[0], causal, choice))
+        self._calls.append(Call(layer, new, query.shape[0], causal, choice, tuple(asked)))
         if self.chosen is not None:
             self.chosen.chose(layer, query, key, lines, index)
         return index

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.progress import Place
-from loopserve_cli.replay.agreement import Measured
-from loopserve_cli.replay.failed import completed, failed_turn
+from loopserve_cli.replay.completed import completed
 from loopserve_cli.replay.missing import turns_to_do
+from loopserve_cli.replay.variant import failed
 from loopserve_cli.replay.workers.messages import (
     Broke,
     Doing,
@@ -187,7 +188,8 @@ class Dispatch:
         """Every missing pass ends with a turn that failed."""
         assert self._first is not None, "a worker that has a dialogue has told what it loaded"
         self._hearer.again(task.script.id, Counter((name, done + 1) for (name, _, _), done in task.missing.items()))
-        for (name, profile, repeat), done in task.missing.items():
+        for (_, profile, repeat), done in task.missing.items():
             left = len(task.script.exchanges) - done - 1
-            record = failed_turn(self._first, name, done + 1, why, left)
-            self._hearer.ended(Measured(completed(record, self._options, profile, repeat, versions())))
+            record = failed(task.script, done + 1, LoopserveError(why), left)
+            record = completed(record, self._options, self._first, profile, repeat, versions())
+            self._hearer.ended(Measured(record))

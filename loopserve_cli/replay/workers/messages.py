@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loopserve_cli.replay.agreement import Measured
+from loopserve_cli.measure.measured import Measured
 
 if TYPE_CHECKING:
     from loopserve_cli.engine.identity import Identity

@@ -8,8 +8,8 @@ from typing import Any
 
 from loopserve_cli.engine.share import Share, shares
 from loopserve_cli.errors import LoopserveError
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.progress import Place
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.document import command_of
 from loopserve_cli.replay.work import Work
 from loopserve_cli.replay.workers.dispatch import Dispatch

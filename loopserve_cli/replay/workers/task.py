@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.engine.share import Share
+from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.turn_key import key_of
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.missing import Pass, missing_passes
 from loopserve_cli.replay.script import Script
 from loopserve_cli.replay.work import OpenEngine

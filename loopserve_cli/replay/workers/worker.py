@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from loopserve_cli.engine.events import Event, Token
+from loopserve_cli.measure.measured import Measured
+from loopserve_cli.measure.rounds import rotated
 from loopserve_cli.pace import Pace
-from loopserve_cli.profile import Profile
-from loopserve_cli.replay.agreement import Measured
 from loopserve_cli.replay.phase import Phase
 from loopserve_cli.replay.script import Script
+from loopserve_cli.replay.variant import Named
 from loopserve_cli.replay.workers.messages import Broke, Doing, Ended, Idle, LeftOut, Loaded, Loading, Message, Warned
 from loopserve_cli.replay.workers.task import Job, Task
 from loopserve_cli.stats import TurnRecord
@@ -51,26 +52,34 @@ class Worker:
 
     def _load(self) -> None:
         from loopserve_cli.environment import describe
-        from loopserve_cli.replay.runner import Runner
+        from loopserve_cli.replay.local import Local
 
         job = self._job
         job.share.take()
         self._engine = engine = job.open_engine(job.options, lambda line: self._tell(Loading(line)))
         here = describe(engine.device), platform.node()
         self._tell(Loaded(engine.identity, engine.device, engine.model_name, engine.dtype, *here))
-        Runner(engine, job.options, [], self._watch(engine), {}, job.date, _unkept).warm_up()
+        for variant in Local(engine, job.options, self._watch(engine), {}, job.date).variants:
+            variant.warm_up()
 
     def _run(self, task: Task) -> None:
         from loopserve_cli.collector import settled
         from loopserve_cli.engine.layerwise import told_within
+        from loopserve_cli.replay.local import Local
         from loopserve_cli.replay.runner import Runner
 
         job, engine = self._job, self._engine
         assert engine is not None, "a model is loaded before dialogues are run"
         watch = self._watch(engine)
-        where = [task.script], watch, task.missing, job.date, lambda turn: self._tell(Ended(turn)), task.kept
+        local = Local(engine, job.options, watch, task.missing, job.date, task.kept)
+        # To the runner this is the first dialogue; who goes first is decided by its place among all.
+        variants = rotated(local.variants, task.index)
+
+        def keep(turn: Measured) -> None:
+            self._tell(Ended(turn))
+
         with settled(), told_within(engine, watch.event):
-            Runner(engine, job.options, *where, first_index=task.index).run()
+            Runner(variants, [task.script], job.options.repeat, watch, task.missing, keep, local.around).run()
 
     def _watch(self, engine: Engine) -> Teller:
         return Teller(self._tell, self._job.options.repeat, while_decoding=engine.device == "cpu")
@@ -82,10 +91,6 @@ class Worker:
             self._tell(Broke(portable(error)))
         else:
             self._tell(Idle())
-
-
-def _unkept(turn: Measured) -> None:
-    """A warm-up's turns are not kept."""
 
 
 def portable(error: Exception) -> Exception:
@@ -110,9 +115,9 @@ class Teller:
         self._while_decoding = while_decoding
         self._pace = Pace(time.monotonic, seconds=TELL_SECONDS)
 
-    def begin(self, script: Script, profile: Profile, repeat: int) -> None:
+    def begin(self, script: Script, variant: Named, repeat: int) -> None:
         """Tell where it is."""
-        self._phase.begin(script, profile, repeat)
+        self._phase.begin(script, variant, repeat)
         self._tell_now()
 
     def event(self, event: Event) -> None:
@@ -120,6 +125,10 @@ class Teller:
         self._phase.event(event)
         if not isinstance(event, Token) or self._while_decoding:
             self._tell_if_due()
+
+    def asked(self) -> None:
+        """No worker asks servers."""
+        self._phase.asked()
 
     def ended(self, record: TurnRecord) -> None:
         """A turn is over; that it was kept has told so."""
