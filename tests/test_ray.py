@@ -34,9 +34,7 @@ def test_without_ray_a_line_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     path = transcript(tmp_path / "talk.jsonl", ("x", TALK))
-    with pytest.raises(
-        LoopserveError, match=r"--ray needs Ray, which is not installed; pip install 'loopserve\[ray\]'"
-    ):
+    with pytest.raises(LoopserveError, match=r"needs Ray, which is not installed; pip install 'loopserve\[ray\]'"):
         run(replace(options(path), ray="local"), open_fake)
 
 
@@ -71,22 +69,14 @@ def test_nodes_are_counted_as_the_device_asks():
 
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster of two processors on this machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    start = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus=2",
-        f"--port={port}",
-    ]
-    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    quiet = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
     process = subprocess.Popen(
         [*start, *quiet], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -133,13 +123,12 @@ def test_a_cluster_gives_the_records_of_one_process_and_bears_a_killed_worker(cl
 @pytest.mark.slow
 def test_ctrl_c_ends_a_cluster_of_this_machine_and_what_was_measured_is_there(tmp_path):
     pytest.importorskip("ray")
-    words = (
-        "demo demo --profile full --profile loopserve --max-turns 4 --max-new-tokens 6 --repeat 20 --ray local".split()
-    )
+    words = "demo demo --profile full --profile loopserve --max-turns 4 --max-new-tokens 6 --repeat 20".split()
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "loopserve_cli", "replay", *words, "--out", str(out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        [sys.executable, "-m", "loopserve_cli", "replay", *words, "--ray", "local", "--out", str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"},
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         start_new_session=True,
     )  # fmt: skip
     until = time.monotonic() + 200

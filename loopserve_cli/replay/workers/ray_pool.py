@@ -172,7 +172,8 @@ def joined(address: str) -> Any:
         with terminal_unheard():
             ray.init(address, log_to_driver=False, logging_level="CRITICAL", **alone)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise LoopserveError(f"--ray {address}: {reason(error)}; start a cluster with `ray start --head`") from None
+        mend = "start one with `ray start --head`; RAY_AUTH_MODE must be as it is there"
+        raise LoopserveError(f"--ray {address}: {reason(error)}; {mend}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminating)
