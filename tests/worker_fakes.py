@@ -79,6 +79,8 @@ class InlinePool:
 
     def end(self) -> Iterator[tuple[int, Message]]:
         self.ended = True
+        for worker in self._workers.values():
+            worker.close()
         while self._inbox:
             yield self._inbox.popleft()
 

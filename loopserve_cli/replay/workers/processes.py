@@ -136,8 +136,7 @@ def serve(pipe: Connection, job: Job) -> None:
     from loopserve_cli.replay.workers.worker import Worker
 
     threading.Thread(target=_end_with_the_one_who_started_this, daemon=True).start()
-    worker = Worker(job, pipe.send)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), contextlib.closing(Worker(job, pipe.send)) as worker:
         worker.load()
         while True:
             worker.run(pipe.recv())

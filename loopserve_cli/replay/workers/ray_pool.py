@@ -89,7 +89,7 @@ class RayPool:
                 for message in stream:
                     self._inbox.put((worker, self._ray.get(message)))
             except (self._ray.exceptions.RayActorError, self._ray.exceptions.RaySystemError) as error:
-                self._inbox.put((worker, Gone(reason(error))))
+                self._inbox.put((worker, ending(error)))
             except Exception as error:  # the program is wrong, or Ray
                 self._inbox.put((worker, Broke(error)))
 
@@ -196,6 +196,15 @@ def about(shares: Sequence[Share], address: str) -> str:
     each = processors if share.device == "cpu" else "one GPU"
     shared = "those of one node share it, and their timings are of that"
     return f"{workers} of Ray ({address}) with {each} each; {shared}"
+
+
+def ending(error: Exception) -> Message:
+    """What an actor's end means: it cannot be begun again where it could not begin at all."""
+    if "creation task" in str(error):
+        last = str(error).strip().splitlines()[-1].strip()
+        line = f"a worker could not begin: {last}; every node needs this loopserve and the same files"
+        return Broke(LoopserveError(line))
+    return Gone(f"has ended ({reason(error)})")
 
 
 def reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import platform
@@ -38,9 +39,14 @@ class Worker:
         self._job = job
         self._tell = tell
         self._engine: Engine | None = None
+        self._until_closed = contextlib.ExitStack()
         if job.quiet:
             logging.disable(logging.CRITICAL)
             warnings.simplefilter("ignore")
+
+    def close(self) -> None:
+        """Leave the process as it was, but for the model."""
+        self._until_closed.close()
 
     def load(self) -> None:
         """Load the model and take one short turn under every profile."""
@@ -51,6 +57,7 @@ class Worker:
         self._or_broke(lambda: self._run(task))
 
     def _load(self) -> None:
+        from loopserve_cli.collector import settled
         from loopserve_cli.environment import describe
         from loopserve_cli.replay.local import Local
 
@@ -61,9 +68,9 @@ class Worker:
         self._tell(Loaded(engine.identity, engine.device, engine.model_name, engine.dtype, *here))
         for variant in Local(engine, job.options, self._watch(engine), {}, job.date).variants:
             variant.warm_up()
+        self._until_closed.enter_context(settled())  # once: with torch loaded it takes as long as a short dialogue
 
     def _run(self, task: Task) -> None:
-        from loopserve_cli.collector import settled
         from loopserve_cli.engine.layerwise import told_within
         from loopserve_cli.replay.local import Local
         from loopserve_cli.replay.runner import Runner
@@ -78,7 +85,7 @@ class Worker:
         def keep(turn: Measured) -> None:
             self._tell(Ended(turn))
 
-        with settled(), told_within(engine, watch.event):
+        with told_within(engine, watch.event):
             Runner(variants, [task.script], job.options.repeat, watch, task.missing, keep, local.around).run()
 
     def _watch(self, engine: Engine) -> Teller:
