@@ -626,6 +626,9 @@ def test_all_is_every_shipped_profile_full_attention_first(monkeypatch):
 
 UNRUNNABLE = {
     "--profile full --profile nope": "no profile 'nope'; known: {profiles}; or give the path of a .toml file",
+    "--profile h2o --against loopserve": (
+        "'loopserve' is what our side is called here; give both as --profile instead of --against"
+    ),
     "--dialogue demo:huge": "unknown --dialogue 'demo:huge'; choose one of synthetic, demo, demo:long, demo:xlong",
     "--dialogue demo --turns 3": (
         "--turns cuts the synthetic dialogue, but demo has its own; shorten it with --tokens"

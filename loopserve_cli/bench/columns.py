@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from loopserve_cli.measure.figures import UNKNOWN
+from loopserve_cli.measure.figures import UNKNOWN, number
+from loopserve_cli.measure.spread import middle
 from loopserve_cli.output import new_table
 
 
@@ -36,3 +37,8 @@ def records_table(columns: Sequence[Column], records: Iterable[Mapping[str, Any]
 def text(value: Any) -> str:
     """Words; nothing is n/a."""
     return UNKNOWN if value is None else str(value)
+
+
+def typical(values: Mapping[str, float] | None) -> str:
+    """The median of a spread alone."""
+    return number(middle(values))

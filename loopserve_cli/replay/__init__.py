@@ -100,12 +100,13 @@ def conclude(
     against: Comparison | None = None,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.compare.lines import context, sentences
     from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     if against is not None:
-        whole["baseline"] = against.to_json()
+        whole["baseline"] = against.to_json() | {"sentences": sentences(against), "context": context(against)}
     try:
         if book.begun:
             book.finish(data.files_of(whole))

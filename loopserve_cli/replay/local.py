@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # torch's CUDA errors are RuntimeErrors. A wrong program raises other kinds, and those stop the run.
 FAILURES = (LoopserveError, RuntimeError)
+# Tokens of the chunk that warms up what only large products use.
+WARM_UP_CHUNK = 1024
 
 
 class Local:
@@ -82,13 +84,17 @@ class Local:
             self.teacher.again(script, self.conversation, kept)
 
     def warm_up(self, profile: Profile) -> None:
-        """One tiny turn under the profile."""
+        """One tiny turn under the profile, and a chunk after it: the first large one of a process takes longer."""
         sampling = replace(self.options.sampling, max_new_tokens=WARM_UP_TOKENS)
         self.engine.set_profile(profile)
         # A model that computes no numbers says so in the dialogues' records; another profile may do better.
         with contextlib.suppress(NumbersError):
             for _ in Conversation(self.engine, date=self._date).ask(WARM_UP_TEXT, sampling):
                 pass
+            ids, limit = self.engine.tokens, self.engine.context_limit or 2 * WARM_UP_CHUNK
+            more = min(WARM_UP_CHUNK, limit // 2) - len(ids)
+            if more > 0:
+                self.engine.feed((ids * more)[:more])
 
     def conversation(self, script: Script) -> Conversation:
         """The dialogue before its first turn. Where its file has no date, all of a run have the same."""

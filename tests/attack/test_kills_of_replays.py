@@ -89,7 +89,7 @@ def test_a_signal_ends_a_replay_like_ctrl_c(number: signal.Signals, begun: Begun
     summary = json.loads((out / "summary.json").read_text())["summary"]
     assert sum(row["turns"] for row in summary.values()) == measured
     assert {path.name for path in out.iterdir()} == {
-        "run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv",
+        "run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv", "report.html",
     }  # fmt: skip
 
 

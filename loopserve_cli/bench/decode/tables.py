@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loopserve_cli.bench.columns import Column, records_table, typical
 from loopserve_cli.bench.comparison_tables import name_of
 from loopserve_cli.bench.tables import interval_of
 from loopserve_cli.measure.figures import (
@@ -21,22 +22,8 @@ from loopserve_cli.measure.figures import (
     whole,
 )
 from loopserve_cli.measure.spread import middle
-from loopserve_cli.output import new_table, output_console, titled
+from loopserve_cli.output import output_console, titled
 
-HEADS = (
-    "TPOT\nms",
-    "step\nms",
-    "gain",
-    "at\nmost",
-    "bound\nms",
-    "of bound\n%",
-    "keys\nread",
-    "choosing\n%",
-    "steps in\na graph",
-    "KV device\nMiB",
-    "of full\n%",
-    "KV host\nMiB",
-)
 KERNELS = {"fused": "fused kernels of loopserve's", "eager": "the model's own code"}
 LEGEND = f"""\
 median (lowest to highest) over the rounds
@@ -70,21 +57,26 @@ def print_tables(whole_run: Mapping[str, Any], title: str) -> None:
 
 def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """The profiles at one length."""
+    return records_table(COLUMNS, ({**row, "name": name, "all": row} for name, row in rows.items()))
 
-    def cells(row: Mapping[str, Any]) -> list[str]:
-        return [
-            number(row["tpot_ms"]["median"]),
-            ranged(row["step_ms"]),
-            "" if row["gain"] is None else compared(row["gain"]["median"], interval_of(row, "gain")),
-            "" if row["most_gain"] is None else plain(row["most_gain"]),
-            number(row["bound_ms"]),
-            percent(row["bound_share"]["median"]),
-            whole(row["keys_read"]),
-            percent(middle(row["choosing_share"])),
-            f"{row['graph_replays']} of {row['steps']}",
-            mebibytes(row["kv_device_bytes"]),
-            percent(row["kv_device_share"]),
-            mebibytes(row["kv_store_host_bytes"]),
-        ]
 
-    return new_table(("", *HEADS), rows=([name_of(name), *cells(row)] for name, row in rows.items()))
+def gain(row: Mapping[str, Any]) -> str:
+    """The gain with its interval; nothing for the first profile."""
+    return "" if row["gain"] is None else compared(row["gain"]["median"], interval_of(row, "gain"))
+
+
+COLUMNS = (
+    Column("", "name", name_of),
+    Column("TPOT\nms", "tpot_ms", typical),
+    Column("step\nms", "step_ms", ranged),
+    Column("gain", "all", gain),
+    Column("at\nmost", "most_gain", lambda most: "" if most is None else plain(most)),
+    Column("bound\nms", "bound_ms", number),
+    Column("of bound\n%", "bound_share", lambda share: percent(middle(share))),
+    Column("keys\nread", "keys_read", whole),
+    Column("choosing\n%", "choosing_share", lambda share: percent(middle(share))),
+    Column("steps in\na graph", "all", lambda row: f"{row['graph_replays']} of {row['steps']}"),
+    Column("KV device\nMiB", "kv_device_bytes", mebibytes),
+    Column("of full\n%", "kv_device_share", percent),
+    Column("KV host\nMiB", "kv_store_host_bytes", mebibytes),
+)
