@@ -67,7 +67,8 @@ class Watch:
     def doing(self, worker: int, what: str) -> None:
         """What one of several workers is at; nothing where it has ended."""
         self._workers[worker] = what
-        self._draw_if_due()
+        if what:
+            self._draw_if_due()
 
     def asked(self) -> None:
         """A server is about to be asked, and answers before anything is drawn again."""
