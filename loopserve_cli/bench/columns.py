@@ -15,11 +15,12 @@ from loopserve_cli.output import new_table
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of a record, and how it is written."""
+    """One figure of a record, and how it is written; see `fitting` for its rank."""
 
     head: str
     name: str
     write: Callable[[Any], str]
+    rank: int = 0
 
     def cell(self, record: Mapping[str, Any]) -> str:
         """Empty where the record does not have it, n/a where it is not known."""

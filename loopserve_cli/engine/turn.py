@@ -80,7 +80,7 @@ class Turn:
         watch, known = self._watch, not self._runtime.gpus
         with watch.paused():
             yield PrefillProgress(0, len(self._ids), self._cached, 0.0 if known else None)
-        within = LayerProgress(tell, self._runtime.layers, watch, self._began)
+        within = LayerProgress(tell, self._runtime.loaded.layers, watch, self._began)
         chunks = self._runtime.prefiller.feed_all(self._state, self._ids, self.prefill, self._decode, within, cancelled)
         for progress, logits in chunks:
             self._logits = logits
@@ -96,7 +96,7 @@ class Turn:
         runtime, state, stepper, sampler, watch = self._runtime, self._state, self._stepper, self._sampler, self._watch
         decode, logits, lengths = self._decode, self._logits, runtime.prefiller.lengths
         stream = self._stream = TextStream(
-            runtime.tokenizer, self._sampling.stop, runtime.markup, state.tokens[-PROMPT_END:]
+            runtime.loaded.tokenizer, self._sampling.stop, runtime.markup, state.tokens[-PROMPT_END:]
         )
         stamps, finish = self._stamps, self._finish
         drawn = None if logits is None else sampler.pick(logits)
