@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -131,14 +132,14 @@ def test_ctrl_c_ends_a_cluster_of_this_machine_and_what_was_measured_is_there(tm
         [sys.executable, "-m", "loopserve_cli", "replay", *words, "--ray", "local", "--out", str(out)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"},
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until = time.monotonic() + 200
     while not ((out / "records.jsonl").exists() and len(records(out)) > 3):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.1)
     started = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, 2)
+    os.killpg(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert errors.splitlines()[-1] == f"interrupted: {len(records(out))} turns were measured before that"

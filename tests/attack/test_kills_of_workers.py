@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,35 @@ CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
 # What depends on the machine, and on how far its process had come.
 MEASURED_HERE = ("itl_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "rss_bytes")
 
+Begun = Callable[[Path], subprocess.Popen[str]]
 pytestmark = pytest.mark.slow
 
 
-def begun(out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "loopserve_cli",
-        "replay",
-        *WORDS,
-        "--out",
-        str(out),
-        *(more or ("--workers", "2")),
-    ]
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    # A session of its own: what a terminal sends goes to all of its processes.
-    return subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def hears_signals() -> None:
+    """Tests that run in the background may ignore these, and what they start would inherit that."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def begun() -> Iterator[Begun]:
+    """Begins a replay with two workers; none outlives its test."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(out: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS, "--workers", "2", "--out", str(out)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        environ = os.environ | {"OMP_NUM_THREADS": "1"}
+        # A session of its own: what a terminal sends goes to all of its processes.
+        whole = {"env": environ, "preexec_fn": hears_signals, "start_new_session": True}
+        begun.append(subprocess.Popen(command, **(pipes | whole)))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def until(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -78,7 +88,9 @@ def same(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGHUP, True)])
-def test_a_signal_ends_all_and_keeps_what_was_measured(number: signal.Signals, to_all: bool, tmp_path: Path) -> None:
+def test_a_signal_ends_all_and_keeps_what_was_measured(
+    number: signal.Signals, to_all: bool, begun: Begun, tmp_path: Path
+) -> None:
     process = begun(tmp_path / "out")
     until(lambda: both_busy(tmp_path / "out"), process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -96,7 +108,7 @@ def test_a_signal_ends_all_and_keeps_what_was_measured(number: signal.Signals, t
     assert "Traceback" not in errors
 
 
-def test_workers_end_by_themselves_when_the_one_who_started_them_is_killed(tmp_path: Path) -> None:
+def test_workers_end_by_themselves_when_the_one_who_started_them_is_killed(begun: Begun, tmp_path: Path) -> None:
     process = begun(tmp_path / "out")
     until(lambda: both_busy(tmp_path / "out"), process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -108,7 +120,7 @@ def test_workers_end_by_themselves_when_the_one_who_started_them_is_killed(tmp_p
 
 
 def test_a_killed_worker_and_a_killed_run_end_like_one_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    begun: Begun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, alone = tmp_path / "out", tmp_path / "alone"
     process = begun(out)
