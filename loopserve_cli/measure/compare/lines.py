@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from loopserve_cli.measure.compare.change import Beside, Change, Figure
 from loopserve_cli.measure.compare.comparison import Comparison
 from loopserve_cli.measure.compare.shift import Shift
-from loopserve_cli.measure.figures import UNKNOWN, fine, mebibytes, plain, signed, whole
+from loopserve_cli.measure.figures import NO_INTERVAL, UNKNOWN, between, bounds, fine, mebibytes, plain, signed, whole
 from loopserve_cli.measure.ratio import Ratio
 
 WIDTH, NARROWEST = 80, 20
 NOTHING = "no difference that these runs can show"
-NO_INTERVAL = "one turn: no interval"
 NO_TURN = "no turn ended well in both, so nothing is compared"
 APART = "The runs were not interleaved: the machine may have been slower as a whole in one of them"
 
@@ -120,8 +119,7 @@ def span(ratio: Ratio) -> str:
     if ratio.low is None or ratio.high is None:
         return NO_INTERVAL
     turned = ratio.ratio < 1 and not ratio.shows_nothing
-    low, high = (1 / ratio.high, 1 / ratio.low) if turned else (ratio.low, ratio.high)
-    return f"{plain(low)} to {plain(high)}"
+    return between(1 / ratio.high, 1 / ratio.low) if turned else bounds(ratio)
 
 
 def keys_changed(ratio: Ratio | None) -> str:
