@@ -58,14 +58,10 @@ def output_console() -> Console:
     return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def teller() -> Callable[[str], None]:
-    """Says in a dim line on stderr what goes on."""
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", soft_wrap=True)
-
-    return say
+def teller(console: Console | None = None) -> Callable[[str], None]:
+    """Says in a dim line what goes on, on stderr or another console."""
+    aside = CleanConsole(stderr=True) if console is None else console
+    return lambda text: aside.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 def new_table(

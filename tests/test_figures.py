@@ -45,6 +45,7 @@ def test_digits_follow_the_size() -> None:
     [
         (Ratio(1.1, 0.9, 1.3, 5), "0.90 to 1.30", "~1.12 (0.90 to 1.30)"),
         (Ratio(1.1, 1.05, 1.3, 5), "1.05 to 1.30", "1.12 (1.05 to 1.30)"),
+        (Ratio(1.1, 2e-7, 2e6, 2), "<0.01 to >9,999", "~1.12 (<0.01 to >9,999)"),
         (Ratio(1.1, None, None, 1), "one turn: no interval", "1.12"),
     ],
 )

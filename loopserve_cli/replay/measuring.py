@@ -10,6 +10,7 @@ from loopserve_cli.config import ReplayOptions
 from loopserve_cli.environment import load_average
 from loopserve_cli.measure.measured import Measured
 from loopserve_cli.measure.progress import Progress
+from loopserve_cli.output import teller
 from loopserve_cli.replay.book import Book
 from loopserve_cli.replay.missing import missing_passes, turns_to_do
 from loopserve_cli.replay.order import in_order
@@ -35,9 +36,7 @@ def measure(
 
     What comes before a turn was measured, an interrupt aside, is raised.
     """
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
+    say = teller(console)
 
     def keep(turn: Measured) -> None:
         measured.append(turn)
