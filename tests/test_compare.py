@@ -307,6 +307,19 @@ def test_a_single_turn_has_no_interval() -> None:
     assert cells["next tokens ms"] == "as before (one turn: no interval)"
 
 
+def test_an_interval_that_holds_no_change_among_others_does_not_say_as_before() -> None:
+    noisy = [0.5, 2.2, 0.9, 1.3, 1.0, 0.8]
+
+    def change(record: TurnRecord) -> TurnRecord:
+        by = noisy[(record.turn or 1) - 1]
+        return replace(record, ttft_ms=(record.ttft_ms or 0) * by, kl_mean=0.01 * by)
+
+    cells = {name: said for _, name, *_, said in rows(changed(change, records("fast")))}
+    assert cells["first token ms"].startswith("no change shown (0.")
+    assert cells["KL"].startswith("no change shown (-0.")
+    assert cells["keys read"] == "as before (1.00 to 1.00)"
+
+
 def test_worse_beside_full_lets_a_slow_machine_pass_and_a_slow_profile_not() -> None:
     machine = changed(slower(1.5, "full", "fast"))
     assert len(failures("worse", machine)) == 2 and failures("worse_beside_full", machine) == []
