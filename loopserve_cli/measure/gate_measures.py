@@ -18,10 +18,8 @@ COUNTS = ("turns", "failed")
 RATIOS = ("first_token", "next_tokens")
 RATIO_STATS = ("ratio", "low", "high", "pairs")
 SHARES = ("same_share",)
-# What forced answers say beside full attention's.
-AGAINST_FULL = ("agreement", "kl_mean", "nll_change")
 # Against the profile that the others are compared with: they mean nothing of that one itself.
-COMPARED = (*RATIOS, *SHARES, *AGAINST_FULL, "diverged_at")
+COMPARED = (*RATIOS, *SHARES, "agreement", "kl_mean", "nll_change", "diverged_at")
 LABELS = ("turn", "seed", "repeat")
 NAME = re.compile(r"[A-Za-z_][\w.]*")
 

@@ -20,14 +20,13 @@ from loopserve_cli.measure.expression import (
     measures,
     number,
 )
-from loopserve_cli.measure.gate_measures import AGAINST_FULL, COMPARED, Names, value_of
+from loopserve_cli.measure.gate_measures import COMPARED, Names, value_of
 from loopserve_cli.measure.grammar import GrammarError, parse
 from loopserve_cli.measure.reference import FULL, reference_of
 from loopserve_cli.stats import TurnRecord
 
 # The exit status of a command whose gate failed.
 GATE_FAILED = 3
-FEW = {"p90": "p90 needs 10 values", "p99": "p99 needs 100 values"}
 EXAMPLES = "ttft_ms.p50 > 500, or a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50"
 
 
@@ -103,9 +102,8 @@ def _said(measure: Measure) -> str:
 
 def why_unknown(measure: Measure) -> str:
     """What would have to be otherwise for the measure to be known."""
-    if measure.metric in AGAINST_FULL and measure.stat not in FEW:
-        return " (not measured: that takes full beside the profile, and --fidelity)"
-    return f" ({FEW.get(measure.stat or '', 'not measured')})"
+    few = {"p90": " (p90 needs 10 values)", "p99": " (p99 needs 100 values)"}
+    return few.get(measure.stat or "", " (not measured)")
 
 
 def parse_gate(text: str, profiles: Sequence[str], baseline: Sequence[str] | None = None) -> Gate | WorseGate:
