@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from loopserve_cli.errors import UsageError
-from loopserve_cli.transcript.write import write_whole
 
 DONE, FAILED, LATE, SKIPPED = "done", "failed", "out of time", "skipped"
 
@@ -63,4 +62,6 @@ class Folder:
 
     def write(self, result: Result) -> None:
         """Put a stage's file there; raises LoopserveError where the disk refuses."""
+        from loopserve_cli.transcript.write import write_whole
+
         write_whole(self.file(result.stage), (json.dumps(asdict(result), indent=1) + "\n").encode(), overwrite=True)
