@@ -19,6 +19,8 @@ PHRASES: dict[str, dict[str, str]] = {
         "tri_shape": "prefill sees {sinks} first and {local} nearest keys, and the last {dense_rows} rows everything",
         "minference": "prefill computes {verticals} verticals and {slashes} slashes a head, by the last {window} rows",
         "online": "prefill computes the lines that hold {alpha} of the attention",
+        "flexprefill": "prefill computes blocks of {block} that hold {gamma} of pooled or of the last rows' attention",
+        "xattention": "prefill computes blocks of {block} that hold {threshold} of scores by antidiagonals",
     },
     "keep": {
         "everything": "every key read",
@@ -54,8 +56,8 @@ def _derived(policy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written(key: str, value: Any) -> str:
-    """A value as a description shows it: thousands are separated, alpha is a percentage."""
-    if key == "alpha" and isinstance(value, int | float):
+    """A value as a description shows it: thousands are separated, shares of attention are percentages."""
+    if key in ("alpha", "gamma", "threshold") and isinstance(value, int | float):
         return f"{100 * value:.6g}%"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 

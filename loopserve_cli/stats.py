@@ -117,8 +117,8 @@ class TurnRecord:
 
     @property
     def chose_lines(self) -> bool:
-        """Whether any head of this turn's prefill left something out."""
-        return self.lines_slash is not None
+        """Whether any head of this turn's prefill left something out, by lines or by blocks."""
+        return self.lines_slash is not None or (self.density is not None and self.density < 1)
 
     @property
     def memory_bytes(self) -> int | None:
