@@ -24,8 +24,8 @@ def block_sparse_cpu(query: Tensor, key: Tensor, value: Tensor, index: BlockInde
         for head in range(group * heads // groups, (group + 1) * heads // groups):
             plan = head * plans // heads
             if dense[plan]:
-                kv = (part[group][None, None] for part in (key, value))
-                out[head] = dense_attention(query[head][None, None], *kv, scaling)[0, 0]
+                rows, keys, values = (part[None, None] for part in (query[head], key[group], value[group]))
+                out[head] = dense_attention(rows, keys, values, scaling)[0, 0]
             else:
                 _attend(query[head], *stored, index.block[plan], index.count[plan].tolist(), grid, out[head])
     return out

@@ -47,13 +47,14 @@ class CoverageTurn(PrefillTurn):
     def __init__(self, policy: LinePolicy, say: Callable[[str], None]) -> None:
         """Nothing measured yet."""
         super().__init__(policy)
+        self.line_policy = policy
         self.say = say
         self.found: list[LayerCoverage] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Dense attention, so that every layer sees the model's real queries and keys."""
         self.say(f"coverage of layer {layer} over {key.shape[2]:,} tokens")
-        self.found.append(layer_coverage(layer, query[0], key[0], scaling, self.policy))
+        self.found.append(layer_coverage(layer, query[0], key[0], scaling, self.line_policy))
         return dense_attention(query, key, value, scaling)
 
 
