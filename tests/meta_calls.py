@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loopserve_kernels.block_index import make_block_index
+from loopserve_kernels.block_sparse import block_sparse
+from loopserve_kernels.blocks import BlockGrid, Blocks
 from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gated import silu_mul
@@ -109,6 +112,15 @@ def attending_in_pairs(case: Case, length: int) -> None:
     attending(case, length, case.groups)
 
 
+def attending_by_blocks(case: Case, length: int) -> None:
+    """An eighth of a history, in blocks of 128."""
+    grid = BlockGrid(-(-length // 8), length, 128)
+    chosen = integers(case.heads, grid.rows, grid.columns, dtype=torch.bool)
+    index = make_block_index(Blocks(grid, chosen, torch.empty(case.heads, device="meta")), length**2 / 32)
+    store = case.floats(2, case.groups, length)
+    block_sparse(case.floats(grid.new, case.heads).transpose(0, 1), store[0], store[1], index, 0.1)
+
+
 def normed(case: Case, length: int) -> None:
     rows = case.floats(length, case.heads).flatten(1)
     add_rms_norm(rows, rows, rows[0], 1e-6)
@@ -151,4 +163,5 @@ CALLS: dict[str, Callable[[Case, int], object]] = {
     "step write": writing,
     "attention": attending,
     "attention in pairs": attending_in_pairs,
+    "attention by blocks": attending_by_blocks,
 }

@@ -17,7 +17,7 @@ class BlockIndex:
     """What a kernel reads. The block on the diagonal is in no list: every row block executes it, causally."""
 
     grid: BlockGrid
-    block: Tensor  # [P, R, C] int32 key blocks before the diagonal, ascending, padded with C
+    block: Tensor  # [P, R, C] int32 key blocks before the diagonal, ascending; what follows them says nothing
     count: Tensor  # [P, R] int32
     dense: Tensor  # [P] bool, every key is executed
     entries: Tensor  # [P] int64, cells computed
@@ -34,21 +34,24 @@ def make_block_index(blocks: Blocks, most_entries: float = float("inf")) -> Bloc
     assert (rows, columns) == (grid.rows, grid.columns), (chosen.shape, grid)
     listed = chosen & (grid.ahead(chosen.device) > 0)
     every = torch.arange(columns, device=chosen.device).expand(plans * rows, columns)
-    block, count = pack(every, listed.flatten(0, 1), columns)
-    count = count.view(plans, rows)
+    block, count = (part.view(plans, rows, -1) for part in pack(every, listed.flatten(0, 1), columns))
     causal = causal_entries(grid.new, grid.keys)
-    left_out = grid.diagonal(chosen.device) - count
-    entries = causal - (left_out * grid.heights(chosen.device)).sum(1) * grid.size
+    most = grid.diagonal(chosen.device)
+    left_out = (most - count.squeeze(2)) * grid.heights(chosen.device)
+    entries = causal - left_out.sum(1) * grid.size
     dense = (entries > most_entries) | (entries == causal)
-    return BlockIndex(grid, block.view(plans, rows, columns), count, dense, entries.masked_fill(dense, causal))
+    # A dense head lists every block, so that a kernel need not ask which heads are dense.
+    block = torch.where(dense[:, None, None], every[0].to(block.dtype), block)
+    count = torch.where(dense[:, None], most.to(count.dtype), count.squeeze(2))
+    return BlockIndex(grid, block, count, dense, entries.masked_fill(dense, causal))
 
 
 def executed_blocks(index: BlockIndex) -> Tensor:
     """Cells that are computed, bool [P, n, N]. For tests and small inputs."""
     grid, device = index.grid, index.block.device
+    inside = torch.arange(grid.columns, device=device) < index.count[..., None]
     listed = torch.zeros(*index.count.shape, grid.columns + 1, dtype=torch.bool, device=device)
-    listed.scatter_(2, index.block.long(), True)
-    chosen = listed[..., : grid.columns] | index.dense[:, None, None]
+    chosen = listed.scatter_(2, index.block.long().masked_fill(~inside, grid.columns), True)[..., : grid.columns]
     column = torch.arange(grid.keys, device=device)
     position = column[grid.keys - grid.new :]
     cells = grid.causal(chosen)[:, position // grid.size - grid.first][:, :, column // grid.size]

@@ -27,7 +27,7 @@ def block_sparse_triton(
         splits = split_count(programs * heads, query.device)
     out, part, lse = attention_room(query, splits)
     block_sparse_kernel[(programs, heads, splits)](
-        p_block=index.block, p_count=index.count, p_dense=index.dense, row_blocks=grid.rows, key_blocks=grid.columns,
+        p_block=index.block, p_count=index.count, row_blocks=grid.rows, key_blocks=grid.columns,
         first_block=grid.first, heads_per_plan=heads // index.dense.shape[0], BLOCK=grid.size, HEIGHT=height,
         num_warps=shape.warps, **attention_arguments(query, key, value, part, lse, scaling, tile, shape),
     )  # fmt: skip

@@ -16,9 +16,9 @@ from loopserve_kernels.attention_triton import attend, key_rows
     do_not_specialize=["stride_qh", "stride_qn", "stride_kg", "stride_vg", "stride_os", "stride_oh", "stride_on",
                        "row_blocks", "key_blocks", "first_block", "new", "keys", "heads", "heads_per_key",
                        "heads_per_plan"],
-    do_not_specialize_on_alignment=["p_lse", "p_block", "p_count", "p_dense"])  # fmt: skip
+    do_not_specialize_on_alignment=["p_lse", "p_block", "p_count"])  # fmt: skip
 def block_sparse_kernel(
-    p_q, p_k, p_v, p_out, p_lse, p_block, p_count, p_dense, stride_qh, stride_qn, stride_kg, stride_vg, stride_os,
+    p_q, p_k, p_v, p_out, p_lse, p_block, p_count, stride_qh, stride_qn, stride_kg, stride_vg, stride_os,
     stride_oh, stride_on, row_blocks, key_blocks, first_block, new, keys, heads, heads_per_key, heads_per_plan,
     scale_log2, STRIDE_K: tl.constexpr, STRIDE_V: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, HEIGHT: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
@@ -44,8 +44,7 @@ def block_sparse_kernel(
     b_lane = tl.arange(0, TILE)
     b_d = tl.arange(0, BLOCK_D)
     m_d = (b_d < D)[None, :]
-    b_position = first + tl.arange(0, HEIGHT)
-    b_row = b_position - (keys - new)
+    b_row = first - (keys - new) + tl.arange(0, HEIGHT)
     m_row = (b_row >= 0) & (b_row < new)
     # q [HEIGHT, BLOCK_D]
     p_q += i_head.to(tl.int64) * (stride_qh * UNIT)
@@ -59,12 +58,10 @@ def block_sparse_kernel(
     p_v += i_key * (stride_vg * UNIT) + b_lane[:, None] * STRIDE_V + b_d[None, :]
     last = tl.maximum(keys - TILE, 0)  # where a tile may begin at the latest
 
-    dense = tl.load(p_dense + i_plan) != 0
     i_list = i_plan * row_blocks + i_row
-    listed = tl.where(dense, first_block + i_row, tl.load(p_count + i_list))
     p_block += i_list * key_blocks
     near = (tl.minimum(first + HEIGHT, keys) - base + TILE - 1) // TILE
-    tiles = listed * PER
+    tiles = tl.load(p_count + i_list) * PER
     share = (near + tiles + tl.num_programs(2) - 1) // tl.num_programs(2)
     begin = i_split * share
     end = tl.minimum(begin + share, near + tiles)
@@ -75,20 +72,25 @@ def block_sparse_kernel(
         b_k = key_rows(p_k + place * STRIDE_K, m_d, WHOLE)
         b_v = key_rows(p_v + place * STRIDE_V, m_d, WHOLE)
         b_place = place.to(tl.int32) + b_lane
+        # From a zero that the compiler does not know, like the rows at the end: kept, positions would take registers.
+        b_position = first + tl.arange(0, HEIGHT) + tl.minimum(j, 0)
         m_seen = (b_place >= start)[None, :] & (b_place[None, :] <= b_position[:, None])
         b_acc, b_max, b_sum = attend(b_q, b_k, b_v, m_seen, b_acc, b_max, b_sum, scale_log2, PRECISION, True)
 
     begin, end = tl.maximum(begin - near, 0), end - near
     # Read one tile ahead: a load that an address waits for would halve how far keys are copied ahead of their use.
-    block = tl.load(p_block + begin // PER, (begin < end) & (dense == 0), 0)
+    block = tl.load(p_block + begin // PER, begin < end, 0)
     for j in range(begin, end):
-        place = tl.where(dense, j * TILE, block * BLOCK + (j % PER) * TILE).to(tl.int64)
-        block = tl.load(p_block + (j + 1) // PER, (j + 1 < tiles) & (dense == 0), 0)
+        place = block.to(tl.int64) * BLOCK + (j % PER) * TILE
+        block = tl.load(p_block + (j + 1) // PER, j + 1 < end, 0)
         b_k = key_rows(p_k + place * STRIDE_K, m_d, WHOLE)
         b_v = key_rows(p_v + place * STRIDE_V, m_d, WHOLE)
         b_acc, b_max, b_sum = attend(b_q, b_k, b_v, m_d, b_acc, b_max, b_sum, scale_log2, PRECISION, False)
 
     b_total = tl.where(b_sum == 0.0, 1.0, b_sum)
+    # Rows once more, from a zero that the compiler does not know: kept since the beginning they would take registers.
+    b_row = first - (keys - new) + tl.arange(0, HEIGHT) + tl.minimum(tiles, 0)
+    m_row = (b_row >= 0) & (b_row < new)
     p_out += i_split.to(tl.int64) * (stride_os * UNIT) + i_head.to(tl.int64) * (stride_oh * UNIT)
     o_out = b_row.to(tl.int64) * (stride_on * UNIT)
     b_out = (b_acc / b_total[:, None]).to(p_out.dtype.element_ty)
