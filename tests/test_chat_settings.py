@@ -115,6 +115,10 @@ def test_a_policy_is_explained_by_what_each_does() -> None:
             ["retain.tier = device", "range         device, host, evict", "default       device (of every profile)"],
         ),
         ("prefill.alpha", ["range         0.01 to 1", "read by       prefill policy online"]),
+        (
+            "block",
+            ["range         16 to 1,024, a power of two", "read by       prefill policy flexprefill, xattention"],
+        ),
     ],
 )
 def test_every_kind_of_setting_is_explained(key: str, expected: list[str]) -> None:
@@ -124,7 +128,9 @@ def test_every_kind_of_setting_is_explained(key: str, expected: list[str]) -> No
     assert all(line in lines for line in expected), lines
 
 
-@pytest.mark.parametrize("profile", ["full", "loopserve", "minference", "tri-shape", "adakv", "h2o"])
+@pytest.mark.parametrize(
+    "profile", ["full", "loopserve", "minference", "tri-shape", "flexprefill", "xattention", "adakv", "h2o"]
+)
 def test_no_setting_lacks_a_meaning_or_a_range(profile: str) -> None:
     session = begun(profile)
     for key in keys(session):

@@ -51,7 +51,9 @@ def test_every_policy_is_one_that_profiles_know() -> None:
         assert policy_of(name).dense_rows == PREFILL_DEFAULTS[name].get("dense_rows", 0)
 
 
-@pytest.mark.parametrize("name", ["loopserve-prefill", "a-shape", "tri-shape", "minference"])
+@pytest.mark.parametrize(
+    "name", ["loopserve-prefill", "a-shape", "tri-shape", "minference", "flexprefill", "xattention"]
+)
 def test_a_shipped_profile_says_every_number_that_its_policy_reads(name: str) -> None:
     profile = load_profile(name)
     assert profile.prefill.settings == PREFILL_DEFAULTS[profile.prefill.policy]
