@@ -115,10 +115,6 @@ def test_a_policy_is_explained_by_what_each_does() -> None:
             ["retain.tier = device", "range         device, host, evict", "default       device (of every profile)"],
         ),
         ("prefill.alpha", ["range         0.01 to 1", "read by       prefill policy online"]),
-        (
-            "block",
-            ["range         16 to 1,024, a power of two", "read by       prefill policy flexprefill, xattention"],
-        ),
     ],
 )
 def test_every_kind_of_setting_is_explained(key: str, expected: list[str]) -> None:
@@ -233,3 +229,13 @@ def test_the_profile_says_what_it_does_now() -> None:
     dispatch(session, "/profile")
     text = printed(session)[0]
     assert "4 first and 60 recent keys" in text and "1,020" not in text
+
+
+def test_a_setting_that_must_be_a_power_of_two_says_so() -> None:
+    session = begun("xattention")
+    dispatch(session, "/set block")
+    lines = [line.rstrip() for line in printed(session)[0].splitlines()]
+    assert "range         16 to 1,024, a power of two" in lines
+    assert "read by       prefill policy flexprefill, xattention" in lines
+    with pytest.raises(UsageError, match=r"prefill\.block is '?96'?, but must be a power of two"):
+        dispatch(session, "/set block 96")

@@ -20,7 +20,7 @@ from loopserve_kernels.blocks import BlockGrid
 from loopserve_kernels.device import on_gpu
 
 # Tile scores held at once, in numbers: what a CPU's caches hold in part, and what a GPU spares.
-SCORES_AT_ONCE = {"cpu": 2**21, "gpu": 2**28}
+SCORES_AT_ONCE = {"cpu": 2**21, "gpu": 2**27}
 
 
 def antidiagonal_scores(query: Tensor, key: Tensor, scaling: float, grid: BlockGrid, stride: int) -> Tensor:
@@ -30,37 +30,39 @@ def antidiagonal_scores(query: Tensor, key: Tensor, scaling: float, grid: BlockG
     last. A row block's scores sum to the number of its tiles that hold a new row.
     """
     assert grid.size % stride == 0, (grid.size, stride)
-    heads, groups = query.shape[0], key.shape[0]
-    each, per = heads // groups, grid.size // stride
+    groups, per = key.shape[0], grid.size // stride
     if not on_gpu(query):
         query, key = query.float(), key.float()
-    rows, keys = _flipped_rows(query, grid, stride), _tiles(key, grid, stride)
-    scores = torch.zeros(heads, grid.rows, grid.columns, device=query.device)
+    rows = _flipped_rows(query, grid, stride).unflatten(0, (groups, -1))
+    keys = _tiles(key, grid, stride)
+    scores = torch.zeros(*rows.shape[:2], grid.rows, grid.columns, device=query.device)
+    of_row_block = rows.shape[1] * per * keys.shape[1]
     most = SCORES_AT_ONCE["gpu" if on_gpu(query) else "cpu"]
-    step = max(1, most // (each * per * keys.shape[1]))
-    for group in range(groups):
-        own = slice(group * each, (group + 1) * each)
+    step = min(grid.rows, max(1, most // of_row_block))
+    together = max(1, most // (of_row_block * step))
+    for group in range(0, groups, together):
+        own = slice(group, group + together)
         for low in range(0, grid.rows, step):
             high = min(low + step, grid.rows)
             # No later key than the last row's is seen.
-            seen = (grid.first + high) * per
-            part = rows[own, low * per : high * per]
-            found = _tile_weights(part, keys[group, :seen], scaling / stride, (grid.first + low) * per)
+            seen = grid.first + high
+            part = rows[own, :, low * per : high * per], keys[own, : seen * per]
+            found = _tile_weights(*part, scaling / stride, (grid.first + low) * per)
             if low == 0:
-                found[:, : grid.before // stride] = 0
+                found[:, :, : grid.before // stride] = 0
             if high == grid.rows:
                 # Tiles from the last row's own on hold no row.
-                found[:, -(-grid.keys // stride) - (grid.first + low) * per :] = 0
-            by_block = found.unflatten(2, (-1, per)).unflatten(1, (-1, per))
-            scores[own, low:high, : grid.first + high] = by_block.sum((2, 4))
-    return scores
+                found[:, :, -(-grid.keys // stride) - (grid.first + low) * per :] = 0
+            scores[own, :, low:high, :seen] = found.unflatten(3, (-1, per)).unflatten(2, (-1, per)).sum((3, 5))
+    return scores.flatten(0, 1)
 
 
 def _tile_weights(rows: Tensor, keys: Tensor, scaling: float, first: int) -> Tensor:
-    """Softmax of tiles [each, T, S D] over tiles [U, S D], [each, T, U] in fp32; row tile t is key tile first + t."""
-    scores = (rows @ keys.T).float() * scaling
-    unseen = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu_(first + 1)
-    return scores.masked_fill_(unseen, float("-inf")).softmax(-1)
+    """Softmax of tiles [g, h, T, S D] over tiles [g, U, S D], [g, h, T, U] fp32; row tile t is key tile first + t."""
+    groups, heads, tiles, _ = rows.shape
+    scores = torch.bmm(rows.flatten(1, 2), keys.transpose(1, 2)).float().view(groups, heads, tiles, -1)
+    unseen = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).triu_(first + 1)
+    return scores.mul_(scaling).masked_fill_(unseen, float("-inf")).softmax(-1)
 
 
 def _flipped_rows(query: Tensor, grid: BlockGrid, stride: int) -> Tensor:

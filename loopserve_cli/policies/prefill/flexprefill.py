@@ -23,6 +23,7 @@ from loopserve_kernels.pooled import block_means, pooled_scores
 class FlexPrefill:
     """Query-aware or vertical-slash blocks, chosen anew for every input, layer and head."""
 
+    alpha = None
     dense_rows = 0
 
     def __init__(
@@ -36,7 +37,7 @@ class FlexPrefill:
         most_density: float = 1.0,
     ) -> None:
         """Settings as the profile explains them."""
-        self.alpha = gamma
+        self.gamma = gamma
         self.tau = tau
         self.block = block
         self.least = -(-min_budget // block)
@@ -69,9 +70,9 @@ class FlexPrefill:
         scores = pooled_scores(block_means(query, self.block, grid.before), means, scaling)
         unseen = grid.ahead(query.device) < 0
         weights = scores.masked_fill(unseen, float("-inf")).softmax(-1)
-        return covering(weights.flatten(1), self.alpha, self.least * grid.rows).view(scores.shape)
+        return covering(weights.flatten(1), self.gamma, self.least * grid.rows).view(scores.shape)
 
     def _vertical_slash(self, vertical: Tensor, slash: Tensor, grid: BlockGrid) -> Tensor:
         """The blocks [H, R, C] in those columns and on those diagonals that each hold gamma of the mass [H, C]."""
-        columns, diagonals = (covering(mass, self.alpha, self.least) for mass in (vertical, slash))
+        columns, diagonals = (covering(mass, self.gamma, self.least) for mass in (vertical, slash))
         return columns[:, None] | diagonals[:, grid.ahead(vertical.device).clamp_min(0)]

@@ -19,6 +19,7 @@ from loopserve_kernels.covering import covering
 class XAttention:
     """The fewest blocks of every row block that hold `threshold` of its scores, chosen anew for every input."""
 
+    alpha = None
     dense_rows = 0
 
     def __init__(
@@ -31,7 +32,7 @@ class XAttention:
         most_density: float = 1.0,
     ) -> None:
         """Settings as the profile explains them."""
-        self.alpha = threshold
+        self.threshold = threshold
         self.stride = stride
         self.block = block
         # All of the attention leaves nothing to choose.
@@ -49,5 +50,5 @@ class XAttention:
         ahead = grid.ahead(query.device)
         forced = ahead == 0
         forced[:, 0] = True
-        chosen = grid.causal(covering(scores, self.alpha, forced=forced))
+        chosen = grid.causal(covering(scores, self.threshold, forced=forced))
         return Blocks(grid, chosen, torch.full((query.shape[0],), float("nan"), device=query.device))
