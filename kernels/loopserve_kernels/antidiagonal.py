@@ -20,7 +20,7 @@ from loopserve_kernels.blocks import BlockGrid
 from loopserve_kernels.device import on_gpu
 
 # Tile scores held at once, in numbers: what a CPU's caches hold in part, and what a GPU spares.
-SCORES_AT_ONCE = {"cpu": 2**21, "gpu": 2**27}
+SCORES_AT_ONCE = {"cpu": 2**18, "gpu": 2**27}
 
 
 def antidiagonal_scores(query: Tensor, key: Tensor, scaling: float, grid: BlockGrid, stride: int) -> Tensor:
