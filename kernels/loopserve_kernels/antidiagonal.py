@@ -5,7 +5,7 @@ A tile is `stride` rows by `stride` keys. With tile t of the rows and tile u of 
     S[t, u] = scaling / stride * sum_k q[t stride + stride - 1 - k] k[u stride + k],    u no later than t
     score[r, c] = sum of softmax_u(S[t, u]) over the tiles t of row block r and u of key block c
 
-so every row and every key takes part once, and every vertical and slash of a tile crosses its antidiagonal.
+so every row and every key takes part once. The antidiagonal crosses every vertical of a tile and every other slash.
 
 Source: XAttention (arXiv 2503.16428).
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Noted, accumulate
+from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Observation, accumulate
 from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.selection import Selection
 from loopserve_cli.engine.store import Store
@@ -97,15 +97,15 @@ class DecodeTurn:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
 
-    def noted(self) -> dict[int, Noted]:
+    def observations(self) -> dict[int, Observation]:
         """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""
-        return {number: state.noted() for number, state in self._layers.items()}
+        return {number: state.observation() for number, state in self._layers.items()}
 
-    def recall(self, noted: Mapping[int, Noted], captures: bool) -> None:
-        """Be as before a turn's first step, of which this was noted; nothing was seen or decoded here yet."""
+    def recall(self, observations: Mapping[int, Observation], captures: bool) -> None:
+        """Be as before a turn's first step, which was observed so; nothing was observed or decoded here yet."""
         assert not self._layers and not self._buffers
         self.captures = captures
-        for number, one in noted.items():
+        for number, one in observations.items():
             layer = self._layers[number] = LayerDecoding.recalled(one)
             self._buffers[number] = layer.buffers
 

@@ -24,7 +24,7 @@ class LayerBuffers:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Observation:
     """What a turn's prefill showed of one layer, copied: later steps do not change it."""
 
     ring: Ring
@@ -45,13 +45,13 @@ class LayerDecoding:
     accumulated: Tensor | None = None
 
     @classmethod
-    def recalled(cls, noted: Noted) -> LayerDecoding:
+    def recalled(cls, observation: Observation) -> LayerDecoding:
         """As when it was noted, in buffers of its own."""
-        return cls(LayerBuffers(noted.ring.copy()), noted.scaling, accumulated=noted.accumulated)
+        return cls(LayerBuffers(observation.ring.copy()), observation.scaling, accumulated=observation.accumulated)
 
-    def noted(self) -> Noted:
+    def observation(self) -> Observation:
         """What prefill showed so far."""
-        return Noted(self.buffers.ring.copy(), self.scaling, self.accumulated)
+        return Observation(self.buffers.ring.copy(), self.scaling, self.accumulated)
 
     def rewind(self, length: int) -> None:
         """Forget what was seen of tokens after the first `length`."""
