@@ -40,7 +40,6 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.replay.work import OpenEngine
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from loopserve_cli.measure.compare.comparison import Comparison
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
+    from loopserve_cli.replay.work import OpenEngine
 
 INTERRUPTED = 130
 
