@@ -42,6 +42,8 @@ PROFILE = {
     "keep.window": "last rows of the prompt, whose attention judges",
     "keep.pool_width": "neighbours over which a key's score is averaged",
     "keep.floor": "share of the budget that no head can lose",
+    "keep.page": "keys of a page, which is read whole or not at all",
+    "keep.dense_layers": "first layers, which read everything",
     "retain.tier": "where the full history stays, or whether it is let go of",
 }
 MEANINGS = CHAT | PROFILE

@@ -10,7 +10,9 @@ from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow
 from loopserve_cli.policies.keep.everything import Everything
 from loopserve_cli.policies.keep.h2o import H2O
 from loopserve_cli.policies.keep.progressive import Progressive
+from loopserve_cli.policies.keep.quest import Quest
 from loopserve_cli.policies.keep.snapkv import SnapKV
+from loopserve_cli.policies.keep.stepwise import StepwisePolicy
 from loopserve_cli.policies.keep.streaming import Streaming
 from loopserve_cli.profile import PolicyOptions
 
@@ -21,6 +23,7 @@ POLICIES: dict[str, type[KeepPolicy]] = {
     "adakv": AdaKV,
     "h2o": H2O,
     "progressive": Progressive,
+    "quest": Quest,
 }
 
 
@@ -29,4 +32,4 @@ def keep_policy(options: PolicyOptions) -> KeepPolicy:
     return POLICIES[options.policy](**options.settings)
 
 
-__all__ = ["POLICIES", "KeepPolicy", "Keys", "ScoringWindow", "keep_policy"]
+__all__ = ["POLICIES", "KeepPolicy", "Keys", "ScoringWindow", "StepwisePolicy", "keep_policy"]
