@@ -20,12 +20,13 @@ from loopserve_cli.profile import load_profile
 
 LAYERS, GROUPS, SIZE, FP32 = 2, 2, 16, 4
 ROW = 2 * GROUPS * SIZE * FP32  # bytes of one token's key and value in one layer
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm", "quest")
 
 
 def engine_of(profile: str, tier: str, kind: str = "llama", budget: int = 24) -> Engine:
     changes = [] if profile == "full" else [f"keep.budget={budget}"]
     changes += ["keep.interval=5", "keep.recent=4"] if profile == "loopserve" else []
+    changes += ["keep.page=4", "keep.dense_layers=0"] if profile == "quest" else []
     endless = replace(tiny.loaded(kind), stop_ids=frozenset())
     return Engine(endless, load_profile(profile).with_overrides([*changes, f"retain.tier={tier}"]))
 
@@ -177,9 +178,9 @@ def test_rewinding_into_a_frozen_segment_returns_to_where_it_began() -> None:
     assert engine._store.layers[0].length == 24 and engine._store.get_seq_length() == lengths[1]
 
 
-@pytest.mark.parametrize("policy", ["everything", "adakv"])
+@pytest.mark.parametrize("policy", ["everything", "adakv", "quest"])
 def test_a_policy_without_a_fixed_number_of_keys_does_not_evict(policy: str) -> None:
-    profile = {"everything": "full", "adakv": "adakv"}[policy]
+    profile = {"everything": "full"}.get(policy, policy)
     with pytest.raises(UsageError, match=f"retain.tier evict needs .*, not {policy}; choose one of streaming, snapkv"):
         load_profile(profile).with_overrides(["retain.tier=evict"])
     changed = load_profile(profile).with_overrides(["retain.tier=evict", "keep.policy=snapkv"])
