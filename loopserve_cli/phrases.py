@@ -28,6 +28,7 @@ PHRASES: dict[str, dict[str, str]] = {
         "h2o": "{hitters} heavy hitters of this turn and {latest} recent keys per head, once",
         "progressive": "{beginning} {budget} keys per head, chosen anew every {interval}",
         "quest": "every token reads the {most} pages of {page} keys that its query may look at most",
+        "expected_attention": "what the next {future} queries can be expected to look at, {budget} keys per head, once",
     },
 }
 

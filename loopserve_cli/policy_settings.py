@@ -93,6 +93,8 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "floor": Setting(float, 0.0, 1.0),
         "page": Setting(int, 1, MOST_ROWS),
         "dense_layers": Setting(int, 0),
+        "future": Setting(int, 1, MOST_ROWS),
+        "epsilon": Setting(float, 0.0, 1.0),
     },
     "retain": {"tier": Setting(str, choices=TIERS)},
 }
@@ -134,6 +136,7 @@ KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
         "recent": 16,
     },
     "quest": {"budget": 1024, "page": 16, "group": "max", "dense_layers": 2},
+    "expected_attention": {"budget": 1024, "future": 512, "sinks": 4, "epsilon": 0.0},
 }
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}

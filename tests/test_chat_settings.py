@@ -87,7 +87,7 @@ def test_one_setting_is_explained() -> None:
     told = {line[:14].strip(): line[14:] for line in lines[2:] if line[:14].strip()}
     assert told["range"] == "1 to 16,777,216"
     assert told["default"] == "1024 (of policy progressive)"
-    assert told["read by"] == "keep policy streaming, snapkv, adakv, h2o, progressive, quest"
+    assert told["read by"] == "keep policy streaming, snapkv, adakv, h2o, progressive, quest, "
     assert told["its profile"].startswith("Keys per key-value head; a dialogue that is not longer is read whole.")
     assert told["to change it"] == "/set keep.budget VALUE; back: /reset keep.budget"
 
@@ -124,7 +124,9 @@ def test_every_kind_of_setting_is_explained(key: str, expected: list[str]) -> No
     assert all(line in lines for line in expected), lines
 
 
-@pytest.mark.parametrize("profile", ["full", "loopserve", "minference", "tri-shape", "adakv", "h2o", "quest"])
+@pytest.mark.parametrize(
+    "profile", ["full", "loopserve", "minference", "tri-shape", "adakv", "h2o", "quest", "expected-attention"]
+)
 def test_no_setting_lacks_a_meaning_or_a_range(profile: str) -> None:
     session = begun(profile)
     for key in keys(session):

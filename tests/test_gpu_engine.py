@@ -17,7 +17,7 @@ from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.profile import load_profile
 
 pytestmark = pytest.mark.gpu
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o", "quest")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o", "quest", "expected-attention")
 ROW = 2 * 2 * 16 * 4  # bytes of one token's key and value in one layer
 
 

@@ -27,7 +27,7 @@ from loopserve_cli.stats import TurnRecord
 from loopserve_kernels.dense import dense_attention
 
 HEADS, GROUPS, SIZE, SCALING = 4, 2, 16, 0.3
-PROFILES = ("streaming-llm", "snapkv", "adakv", "h2o", "loopserve", "quest")
+PROFILES = ("streaming-llm", "snapkv", "adakv", "h2o", "loopserve", "quest", "expected-attention")
 SMALL_PAGES = ("keep.page=4", "keep.dense_layers=0")  # where dialogues and models are small
 
 

@@ -44,7 +44,9 @@ def plain_quest(query: Tensor, key: Tensor, budget: int, page: int, pool: str) -
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
-@pytest.mark.parametrize(("keys", "budget", "page"), [(90, 24, 4), (97, 33, 5), (64, 48, 16), (331, 64, 16), (50, 3, 1)])
+@pytest.mark.parametrize(
+    ("keys", "budget", "page"), [(90, 24, 4), (97, 33, 5), (64, 48, 16), (331, 64, 16), (50, 3, 1)]
+)
 def test_the_pages_are_those_of_a_plain_quest(keys: int, budget: int, page: int, pool: str) -> None:
     query, key, _ = random_parts(1, keys, seed=keys)
     policy = policy_of("quest", budget=budget, page=page, group=pool)

@@ -22,7 +22,7 @@ from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.stepper import CudaCapture, Stepper
 from loopserve_cli.profile import load_profile
 
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o", "quest")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o", "quest", "expected-attention")
 
 
 def unread_lengths(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, scaling: float) -> Tensor:

@@ -20,7 +20,8 @@ from loopserve_cli.profile import load_profile
 
 LAYERS, GROUPS, SIZE, FP32 = 2, 2, 16, 4
 ROW = 2 * GROUPS * SIZE * FP32  # bytes of one token's key and value in one layer
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm", "quest")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm", "quest", "expected-attention")
+EVICTING = ("loopserve", "snapkv", "h2o", "streaming-llm", "expected-attention")
 
 
 def engine_of(profile: str, tier: str, kind: str = "llama", budget: int = 24) -> Engine:
@@ -107,7 +108,7 @@ def test_going_to_or_from_a_tier_that_evicts_begins_anew() -> None:
     assert engine.tokens == []
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 def test_evict_is_bounded_by_the_budget_over_fifty_turns(profile: str) -> None:
     engine, budget = engine_of(profile, "evict"), 24
     for turn in range(1, 51):
@@ -120,7 +121,7 @@ def test_evict_is_bounded_by_the_budget_over_fifty_turns(profile: str) -> None:
     assert room <= 1.5 * (50 * budget + 61) + 256
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 def test_a_budget_that_holds_every_turn_evicts_nothing(profile: str) -> None:
     full, ours = engine_of("full", "device"), engine_of(profile, "evict", budget=4096)
     for turn in range(5):
@@ -128,7 +129,7 @@ def test_a_budget_that_holds_every_turn_evicts_nothing(profile: str) -> None:
         assert run(ours, ids, max_new_tokens=12)[0] == run(full, ids, max_new_tokens=12)[0]
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 def test_evict_freezes_exactly_what_the_policy_chose_and_frozen_rows_never_change(kind: str, profile: str) -> None:
     engine = engine_of(profile, "evict", kind)

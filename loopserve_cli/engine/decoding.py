@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Noted, accumulate
+from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Noted, accumulate, spread
 from loopserve_cli.engine.page_choice import PageChoice
 from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.selection import Selection
@@ -68,7 +69,7 @@ class DecodeTurn:
     @property
     def watches(self) -> bool:
         """Whether prefill must show its queries."""
-        return self.policy.window > 0 or self.policy.accumulates
+        return self.policy.window > 0 or self.policy.accumulates or self.policy.expects
 
     @property
     def judges(self) -> bool:
@@ -76,7 +77,8 @@ class DecodeTurn:
         policy, layers = self.policy, self._layers.values()
         seen = all(s.buffers.ring.count for s in layers) if policy.window else True
         summed = all(s.accumulated is not None for s in layers) if policy.accumulates else True
-        return bool(layers) and seen and summed
+        known = all(s.statistics is not None for s in layers) if policy.expects else True
+        return bool(layers) and seen and summed and known
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -102,6 +104,18 @@ class DecodeTurn:
         if self.policy.accumulates:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
+        if self.policy.expects:
+            with self._choosing.span(query.device):
+                self._spread(layer, state, query[0])
+
+    def _spread(self, layer: int, state: LayerDecoding, query: Tensor) -> None:
+        """Note how query [H, n, D] of a chunk is spread; the dialogue's first rows see sinks alone, and tell nothing."""
+        assert self.store.rope is not None
+        end = self.store.layers[layer].get_seq_length()
+        rows = min(query.shape[1], end - self.policy.sinks)
+        if rows > 0:
+            places = torch.arange(end - rows, end, device=query.device)
+            state.statistics = spread(state.statistics, query[:, -rows:], self.store.rope.at(layer, places))
 
     def noted(self) -> dict[int, Noted]:
         """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""

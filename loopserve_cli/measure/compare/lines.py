@@ -32,9 +32,7 @@ def folded(lines: Iterable[str], width: int) -> list[str]:
     """Each line broken between words, what goes on below it set in."""
     room = max(NARROWEST, min(width, WIDTH))
     return [
-        part
-        for line in lines
-        for part in textwrap.wrap(line, room, subsequent_indent="  ", break_on_hyphens=False)
+        part for line in lines for part in textwrap.wrap(line, room, subsequent_indent="  ", break_on_hyphens=False)
     ]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from loopserve_cli.policies.keep.adakv import AdaKV
 from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow
 from loopserve_cli.policies.keep.everything import Everything
+from loopserve_cli.policies.keep.expected_attention import ExpectedAttention
+from loopserve_cli.policies.keep.expected_queries import ExpectedQueries
 from loopserve_cli.policies.keep.h2o import H2O
 from loopserve_cli.policies.keep.progressive import Progressive
 from loopserve_cli.policies.keep.quest import Quest
@@ -24,6 +26,7 @@ POLICIES: dict[str, type[KeepPolicy]] = {
     "h2o": H2O,
     "progressive": Progressive,
     "quest": Quest,
+    "expected_attention": ExpectedAttention,
 }
 
 
@@ -32,4 +35,4 @@ def keep_policy(options: PolicyOptions) -> KeepPolicy:
     return POLICIES[options.policy](**options.settings)
 
 
-__all__ = ["POLICIES", "KeepPolicy", "Keys", "ScoringWindow", "StepwisePolicy", "keep_policy"]
+__all__ = ["POLICIES", "ExpectedQueries", "KeepPolicy", "Keys", "ScoringWindow", "StepwisePolicy", "keep_policy"]
