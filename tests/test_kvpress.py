@@ -1,4 +1,4 @@
-"""SnapKV, AdaKV, StreamingLLM and expected attention keep what the presses of the package kvpress keep, on the same queries and keys.
+"""SnapKV, AdaKV, StreamingLLM and expected attention keep what the presses of kvpress keep, on the same tensors.
 
 `kvpress/chosen.json` holds their choices; `kvpress/ask.py`, which needs an environment of its own, asked for them and
 says how settings correspond. No tolerance is needed: a choice whose cut falls between scores closer than 1e-5 (1e-4 for

@@ -37,7 +37,7 @@ def plain_quest(query: Tensor, key: Tensor, budget: int, page: int, pool: str) -
             by_head = [sum(max(q * a, q * b) for q, a, b in zip(*map(Tensor.tolist, (row, low, high)), strict=True))
                        for row in rows]  # fmt: skip
             bounds.append(max(by_head) if pool == "max" else sum(by_head) / len(by_head))
-        best = sorted(sorted(range(whole), key=lambda number: -bounds[number])[: most - 1])  # noqa: B023
+        best = sorted(sorted(range(whole), key=lambda number: -bounds[number])[: most - 1])
         chosen = [key for number in best for key in range(number * page, (number + 1) * page)]
         found.append(chosen + list(range(whole * page, keys)))
     return found

@@ -1,4 +1,4 @@
-"""The keys of chosen pages, as `gather_keys` takes them: those pages' own, then all that came after the last whole page.
+"""The keys of chosen pages, as `gather_keys` takes them: the pages' own, then what came after the last whole page.
 
 index[g] = pages[g, 0] page .. + page - 1, pages[g, 1] page .., ..., floor(position / page) page .. position - 1
 """

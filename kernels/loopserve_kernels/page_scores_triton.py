@@ -1,4 +1,4 @@
-"""Page scores in Triton: one program per (TILE pages, key-value head), which reads the bounds once for all its heads."""
+"""Page scores in Triton: one program per (TILE pages, key-value head) reads the bounds once for all its heads."""
 
 from __future__ import annotations
 

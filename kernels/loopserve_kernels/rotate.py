@@ -40,7 +40,7 @@ def _turned(x: Tensor, rotation: Rotation, weight: Tensor | None) -> Tensor:
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [..., D] turned by cos and sin [..., R], which are broadcast; in a new tensor."""
+    """Turn x [..., D] by cos and sin [..., R], which are broadcast; in a new tensor."""
     turning, staying = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     low, high = turning.chunk(2, dim=-1)
     out = turning * cos + torch.cat((-high, low), dim=-1) * sin

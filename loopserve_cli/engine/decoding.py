@@ -59,8 +59,9 @@ class DecodeTurn:
         self._layers: dict[int, LayerDecoding] = {}
         self._choosing = Spans()
         self._selection = Selection(policy, store, self._choosing)
-        within = isinstance(policy, StepwisePolicy)
-        self._pages = PageChoice(policy, store, self._choosing) if within else None  # choices within steps
+        self._pages: PageChoice | None = None  # choices within steps
+        if isinstance(policy, StepwisePolicy):
+            self._pages = PageChoice(policy, store, self._choosing)
         self.captures = True  # whether a step's pass may be captured
         self._due_in = 0
         self._keys = 0  # stored when last asked
@@ -109,7 +110,7 @@ class DecodeTurn:
                 self._spread(layer, state, query[0])
 
     def _spread(self, layer: int, state: LayerDecoding, query: Tensor) -> None:
-        """Note how query [H, n, D] of a chunk is spread; the dialogue's first rows see sinks alone, and tell nothing."""
+        """Note how query [H, n, D] of a chunk is spread; the dialogue's first rows are outliers, and left out."""
         assert self.store.rope is not None
         end = self.store.layers[layer].get_seq_length()
         rows = min(query.shape[1], end - self.policy.sinks)

@@ -1,8 +1,8 @@
 """Choices that are made within every step: the bounds of pages that they go by, and the reading of what was chosen.
 
-A step's pages are chosen on the device, in the middle of its pass, from the bounds of all whole pages; those are brought
-up to date before the pass, as the store is then. What a choice takes is timed where its pass is run. In a pass that is
-replayed it is not known.
+A step's pages are chosen on the device, in the middle of its pass, from the bounds of all whole pages; those are
+brought up to date before the pass, as the store is then. What a choice takes is timed where its pass is run; in a pass
+that is replayed it is not known.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from loopserve_kernels.step_write import step_write
 
 
 class PageChoice:
-    """One turn's choices over a store. `choices` counts the steps that made one, `timed` says whether all were timed."""
+    """One turn's choices over a store. `choices` counts steps that made one, `timed` says whether all were timed."""
 
     def __init__(self, policy: StepwisePolicy, store: Store, took: Spans) -> None:
         """Nothing is chosen yet."""

@@ -52,6 +52,6 @@ def check_rope(profile: Profile, rope: Rope | None) -> None:
     if rope is None and POLICIES[profile.keep.policy].expects:
         kinds = ", ".join(sorted(TURNING))
         raise UsageError(
-            f"profile {profile.name} turns queries by their rotary positions, which it knows of {kinds}, without longrope "
-            "and dynamic scaling; choose another profile"
+            f"profile {profile.name} turns queries by their rotary positions, which it knows of {kinds}, without "
+            "longrope and dynamic scaling; choose another profile"
         )

@@ -62,7 +62,7 @@ class Selection:
         return found
 
     def _to_judge(self, number: int) -> tuple[Tensor, Tensor | None]:
-        """One layer's keys [G, N, D], and its values if they count; a policy that looks at none gets the keys' shape."""
+        """One layer's keys [G, N, D], and its values if they count; a policy that looks at none gets a shape."""
         held = self._store.layers[number]
         if self._policy.expects:
             keys, values = held.everything(held.length)

@@ -28,7 +28,7 @@ class Store(Cache):
     def __init__(
         self, layers: int | Sequence[StoreLayer], handover: Handover | None = None, rope: Rope | None = None
     ) -> None:
-        """An empty store of so many layers on the device, or of the given ones; `handover` and `rope` are the model's."""
+        """An empty store of so many layers on the device, or of the given ones; the rest is the model's."""
         super().__init__(layers=[StoreLayer() for _ in range(layers)] if isinstance(layers, int) else list(layers))
         self.handover = handover or Handover()
         self.rope = rope

@@ -20,8 +20,8 @@ How settings correspond.
   head first, those of the window foremost. It takes at least one where we may take none; the window is kept anyway.
 - StreamingLLMPress: n_sink is our sinks.
 - ExpectedAttentionPress: n_future_positions is our future, n_sink our sinks, epsilon our epsilon; covariance and value
-  norms are on, as they are by default. It turns queries by the positions after the prompt, worked out as the others are.
-  Its scores are powers of e, so that single precision sees them less finely: their cuts are at least CLOSEST_POWERS.
+  norms are on, as by default. It turns queries by the positions after the prompt, worked out as the others are. Its
+  scores are powers of e, which single precision sees less finely: their cuts are at least CLOSEST_POWERS.
 
 Not asked, as there is nothing to agree on: budgets below the window (the press keeps any of the window's keys, all of
 one score; we let a shorter window judge) or below the sinks (any of the sinks; we keep the first), even pool widths

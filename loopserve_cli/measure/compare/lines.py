@@ -19,13 +19,23 @@ APART = "The runs were not interleaved: the machine may have been slower as a wh
 
 def comparison_lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
     """What the runs are, and a sentence for each profile, folded to 80 columns, or `width` if that is less."""
-    return folded([heading(comparison), *(sentence(c, comparison.beside) for c in comparison.changes)], width)
+    return folded(sentences(comparison), width)
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What the runs are, and a sentence for each profile, each a line however long."""
+    return [heading(comparison), *(sentence(change, comparison.beside) for change in comparison.changes)]
 
 
 def context_lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
     """What is not the same of the two runs, what makes them incomparable first, and what no run can tell of another."""
+    return folded(context(comparison), width)
+
+
+def context(comparison: Comparison) -> list[str]:
+    """As `context_lines`, each a line however long."""
     said = [f"{'warning: ' if other.incomparable else ''}{other.text}" for other in comparison.others]
-    return folded([*said, apart(comparison)], width)
+    return [*said, apart(comparison)]
 
 
 def folded(lines: Iterable[str], width: int) -> list[str]:

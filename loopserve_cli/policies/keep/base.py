@@ -43,7 +43,9 @@ class KeepPolicy(ABC):
     `window` is how many of the newest queries a choice is made from; a policy with a window of 0 looks at no key
     either, and is given keys that have a shape alone. `interval` is output tokens between two choices; None chooses
     once, before the first. `accumulates` is whether the attention of all of the turn's rows must be summed up during
-    prefill, `expects` whether it judges by the spread of the turn's queries before RoPE and by values, `first_full` whether the first interval reads everything, so that the first choice is made from outputs.
+    prefill, `expects` whether it judges by how the turn's queries are spread before RoPE, and by all keys and values.
+    `sinks` are first keys that are always read, `first_full` is whether the first interval reads everything, so that
+    the first choice is made from outputs.
     """
 
     window: int = 0
