@@ -7,13 +7,12 @@ from pathlib import Path
 from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.nearest import hint
 
-DEMO = Path(__file__).parent / "demo"
 TRANSCRIPTS = {"demo": "demo.jsonl", "demo:long": "long.jsonl", "demo:xlong": "xlong.jsonl"}
 
 
 def transcripts_folder() -> Path:
     """Where the bundled dialogues lie."""
-    return DEMO / "transcripts"
+    return Path(__file__).parent / "demo" / "transcripts"
 
 
 def bundled_path(name: str) -> Path:
@@ -26,7 +25,7 @@ def bundled_path(name: str) -> Path:
 
 def demo_model_folder() -> Path:
     """The folder of the demo model; raises ModelError when it is not there."""
-    folder = DEMO / "model"
+    folder = Path(__file__).parent / "demo" / "model"
     if not (folder / "model.safetensors").is_file():
         raise ModelError(
             f"the demo model is missing from {folder}; install loopserve again, or train it with"

@@ -41,7 +41,7 @@ def models(incomplete: str) -> Completions:
 
 def dialogues(incomplete: str) -> Completions:
     """The newest saved dialogues by name, each with how it begins."""
-    from loopserve_cli.chats.found import look, saved_files
+    from loopserve_cli.chats.listing import look, saved_files
 
     found: list[tuple[str, str]] = []
     for path in saved_files():

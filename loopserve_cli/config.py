@@ -19,6 +19,7 @@ THINKING = ("show", "hide")
 ON_FULL = ("stop", "slide")
 MAX_LENGTH = LONGEST
 MOST_REPEATS = 1_000_000
+MOST_WORKERS = 1024
 
 
 def length(flag: str, text: str, example: str = "4096 or 16k") -> int:
@@ -157,7 +158,9 @@ class ReplayOptions:
     of a run which is to go on. `endpoints` are servers to measure as well, or alone where there is no profile: then no
     model is loaded here. `fidelity` forces the answers of the first repeat once more, to compare what was likely
     at their places. Of several profiles a verdict is shown; `turns` shows every turn as well, `markdown` the verdict as
-    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with.
+    a table for an issue or a README. `baseline` is an earlier run, which this one is compared with. `workers` processes
+    share the dialogues, one for each GPU, or those of the Ray cluster at the address `ray`; without both, this process
+    runs them one after the other.
     """
 
     model: ModelOptions
@@ -178,6 +181,8 @@ class ReplayOptions:
     resume: Path | None = None
     baseline: Path | None = None
     endpoints: tuple[EndpointOptions, ...] = ()
+    workers: int | None = None
+    ray: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -202,3 +207,13 @@ class ReplayOptions:
             raise UsageError("--out is for a new run, --resume goes on with one in its own folder; give one of them")
         if self.max_turns is not None and not 1 <= self.max_turns <= MAX_LENGTH:
             raise UsageError(f"--max-turns is {brief(self.max_turns)}, but must be from 1 to {MAX_LENGTH}")
+        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers is {brief(self.workers)}, but must be from 1 to {MOST_WORKERS:,}")
+        if self.ray is not None and not re.fullmatch(r"auto|local|[^\s:/]+:[0-9]{1,5}", self.ray):
+            raise UsageError(f"--ray {self.ray!r} is no address; give auto, local or HOST:PORT")
+        if self.workers is not None or self.ray is not None:
+            flag = "--workers" if self.ray is None else "--ray"
+            if self.model.device.startswith("cuda:"):
+                raise UsageError(f"{flag} takes one GPU after the other, not {self.model.device}; give --device cuda")
+            if self.endpoints:
+                raise UsageError(f"{flag} and --endpoint: a server asked by several answers later; give one of them")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -19,6 +19,17 @@ from loopserve_cli.printable import printable
 PLAIN_WIDTH = 160
 # Columns of this name hold words, the others figures.
 WORDS = ("", "stage", "what", "status", "part", "way", "per", "profile", "setting", "dtype")
+
+
+class Ranked(Protocol):
+    """What stands in a column; it gives way before what has a lower rank."""
+
+    @property
+    def rank(self) -> int:
+        """0 stays in any case."""
+
+
+Giving = TypeVar("Giving", bound=Ranked)
 
 
 class CleanConsole(Console):
@@ -47,14 +58,10 @@ def output_console() -> Console:
     return CleanConsole(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def teller() -> Callable[[str], None]:
-    """Says in a dim line on stderr what goes on."""
-    console = CleanConsole(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", soft_wrap=True)
-
-    return say
+def teller(console: Console | None = None) -> Callable[[str], None]:
+    """Says in a dim line what goes on, on stderr or another console."""
+    aside = CleanConsole(stderr=True) if console is None else console
+    return lambda text: aside.print(text, style="dim", markup=False, soft_wrap=True)
 
 
 def new_table(
@@ -63,8 +70,10 @@ def new_table(
     """A table in the common look: columns of figures on the right, never folded, those with words on the `left`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
-        words = head in left
-        table.add_column(head, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        if head in left:
+            table.add_column(head, overflow="fold")
+        else:
+            table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
@@ -73,6 +82,14 @@ def new_table(
 def width_of(table: Table, console: Console) -> int:
     """How wide a table is that nothing narrows."""
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def fitting(columns: Sequence[Giving], build: Callable[[Sequence[Giving]], Table], console: Console) -> Table:
+    """The table of those columns that the console has room for: the greatest rank gives way first, rank 0 never."""
+    shown = list(columns)
+    while width_of(build(shown), console) > console.width and any(column.rank for column in shown):
+        shown.remove(max(shown, key=lambda column: column.rank))
+    return build(shown)
 
 
 def titled(title: str, table: Table) -> Group:

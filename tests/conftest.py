@@ -58,7 +58,13 @@ def workers_beside() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, or where several processes would share it that were not asked to."""
+    """Skip what needs a GPU where there is none, or where several processes would share it that were not asked to.
+
+    Among several processes the tests with a time limit of their own begin: they are the longest, and the last to begin
+    would keep one process busy while the others have nothing left to do.
+    """
+    if workers_beside() > 1:
+        items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:
         return

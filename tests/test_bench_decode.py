@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from random_shapes import LLAMA, QWEN, know_tiny_shapes
+from rich.console import Console
 
 from loopserve_cli import app
 from loopserve_cli.bench.decode import DecodeOptions, decoding_profiles, run_decode
@@ -139,9 +140,11 @@ def test_the_summary_divides_round_by_round_and_leaves_out_the_open_steps() -> N
     assert full["gain_interval"] is None and ours["gain_interval"]["pairs"] == 2
     assert ours["gain_interval"]["ratio"] == pytest.approx(2.5**0.5)
     assert ours["gain_interval"]["low"] < 1 < ours["gain_interval"]["high"]
-    [_, _, _, gains, *_] = length_table(entry["profiles"]).columns
+    [_, _, _, gains, *_] = length_table(entry["profiles"], Console(width=160)).columns
     [baseline, found] = gains.cells
     assert baseline == "" and found.startswith("~1.75 (")
+    narrow = [column.header for column in length_table(entry["profiles"], Console(width=50)).columns]
+    assert narrow == ["", "step\nms", "gain"]
     assert ours["choosing_share"] == {"median": 0.25, "low": 0.25, "high": 0.25}
     assert (full["kv_device_bytes"], full["kv_device_share"]) == (None, None)
     assert (ours["kv_full_bytes"], ours["kv_device_bytes"], ours["kv_device_share"]) == (400, 80, 0.2)

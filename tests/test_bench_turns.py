@@ -25,7 +25,7 @@ from loopserve_cli.bench.summary import (
     verdicts_on_ours,
     with_agreement,
 )
-from loopserve_cli.bench.tables import agreement_line, parts_table, prompt_table, ratio_cell
+from loopserve_cli.bench.tables import agreement_line, parts_table, print_tables, prompt_table, ratio_cell
 from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.times import token_times
@@ -137,6 +137,22 @@ def test_a_ratio_has_its_interval_and_a_sign_where_that_shows_nothing():
     once = summarise(rounds_of("loopserve", [10.0], "prompt") + rounds_of("other", [20.0], "prompt"))["prompt"]
     assert ratio_cell(once["other"], "ttft") == "2.00" and ratio_cell(once["loopserve"], "ttft") == ""
     assert ratio_cell({"ttft_ratio": {"median": 1.5}}, "ttft") == "1.50"
+
+
+def test_medians_alone_stand_on_a_narrow_terminal(monkeypatch, capsys):
+    turns = [
+        *rounds_of("loopserve", [1000.0, 1100.0, 1050.0], "prompt"),
+        *rounds_of("transformers, static cache, compiled", [1900.0, 2100.0, 2000.0], "prompt"),
+        *rounds_of("loopserve", [1000.0, 1100.0, 1050.0]),
+        *rounds_of("transformers", [1001.0, 1000.0, 1052.0]),
+    ]
+    summary = summarise(turns) | {"generate": None}
+    for width, cell in {160: "2,000 (1,900 to 2,100)", 80: "2,000   1.90     3.00  ~1.00"}.items():
+        monkeypatch.setattr("loopserve_cli.bench.tables.output_console", lambda width=width: Console(width=width))
+        print_tables(summary, "title")
+        out = capsys.readouterr().out
+        assert cell in out and "…" not in out and max(map(len, out.splitlines())) <= width
+        assert "transformers, static cache, compiled" in out and "no difference that this run can show" in out
 
 
 def test_ours_against_each_other_and_the_ceiling_is_the_floors():
@@ -626,6 +642,9 @@ def test_all_is_every_shipped_profile_full_attention_first(monkeypatch):
 
 UNRUNNABLE = {
     "--profile full --profile nope": "no profile 'nope'; known: {profiles}; or give the path of a .toml file",
+    "--profile h2o --against loopserve": (
+        "'loopserve' is what our side is called here; give both as --profile instead of --against"
+    ),
     "--dialogue demo:huge": "unknown --dialogue 'demo:huge'; choose one of synthetic, demo, demo:long, demo:xlong",
     "--dialogue demo --turns 3": (
         "--turns cuts the synthetic dialogue, but demo has its own; shorten it with --tokens"

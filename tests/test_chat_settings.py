@@ -8,10 +8,10 @@ import pytest
 from chat_fakes import engine_of, make_session, printed
 from rich.console import Console
 
-from loopserve_cli.chat.began import Began
 from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.resetting import put_back, reset_choices
 from loopserve_cli.chat.commands.settings import keys
+from loopserve_cli.chat.initial_settings import InitialSettings
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
 from loopserve_cli.meanings import MEANINGS
@@ -23,7 +23,7 @@ def begun(profile: str = "loopserve", width: int = 120) -> Session:
     """A chat that began with that profile, on a screen so wide."""
     session = make_session("ok")
     engine_of(session).profile = load_profile(profile)
-    session.began = Began(session.sampling, load_profile(profile), {"thinking": "show", "turn_line": "on"})
+    session.initial = InitialSettings(session.sampling, load_profile(profile), {"thinking": "show", "turn_line": "on"})
     session.out = CleanConsole(file=io.StringIO(), width=width)
     return session
 
@@ -164,8 +164,8 @@ def test_reset_puts_everything_back() -> None:
         dispatch(session, line)
     printed(session)
     dispatch(session, "/reset")
-    assert now(session) == load_profile("loopserve+keep.budget=512") == session.began.profile
-    assert session.sampling == session.began.sampling and session.view.shows_thinking
+    assert now(session) == load_profile("loopserve+keep.budget=512") == session.initial.profile
+    assert session.sampling == session.initial.sampling and session.view.shows_thinking
     said = printed(session)[1]
     assert said.splitlines()[-1] == "as the chat began: profile, temperature = 0.0, seed = none, thinking = show"
     assert reset_choices(session, []) == []
@@ -184,7 +184,7 @@ def test_reset_of_one_setting_leaves_the_others() -> None:
     assert now(session).name == "loopserve+keep.budget=512+prefill.alpha=0.9"
     assert now(session).keep.settings["budget"] == 512
     dispatch(session, "/reset prefill.alpha")
-    assert now(session) == session.began.profile
+    assert now(session) == session.initial.profile
     dispatch(session, "/reset thinking")
     assert session.view.shows_thinking
     assert printed(session)[1].splitlines()[-1] == "thinking = show"

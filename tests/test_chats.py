@@ -16,8 +16,8 @@ import pytest
 
 from loopserve_cli import app
 from loopserve_cli.chat import resumed
-from loopserve_cli.chats import found, report
-from loopserve_cli.chats.found import Saved, look, named, newest, saved_files
+from loopserve_cli.chats import listing, report
+from loopserve_cli.chats.listing import Saved, look, named, newest, saved_files
 from loopserve_cli.chats.report import moment
 from loopserve_cli.chats.search import search
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
@@ -172,7 +172,7 @@ def test_broken_files_are_named_in_a_line_each(folder: Path, capsys: pytest.Capt
 def test_turns_are_counted_across_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = talk(folder, "a", *["x" * 37, 'y {"role": "user"} \n'] * 40)
     for block in (70, 71, 100, 257, 1 << 20):
-        monkeypatch.setattr(found, "BLOCK", block)
+        monkeypatch.setattr(listing, "BLOCK", block)
         assert look(path).turns == 40
 
 
@@ -186,7 +186,7 @@ def test_a_long_first_message_is_read_only_at_its_beginning(folder: Path, begin:
 def test_escapes_that_are_cut_off_are_left_out(folder: Path) -> None:
     path = talk(folder, "a", "Hello.")
     head = path.read_bytes().split(b"\n")[0] + b"\n"
-    for length in range(found.MESSAGE_HEAD - 40, found.MESSAGE_HEAD - 20):
+    for length in range(listing.MESSAGE_HEAD - 40, listing.MESSAGE_HEAD - 20):
         path.write_bytes(head + b'{"role": "user", "content": "' + b"x" * length + b'\\ud83d\\ude00"}\n')
         first = look(path).first
         assert first is not None and first.startswith("x" * 100)

@@ -9,7 +9,8 @@ from pathlib import Path
 import demo_oracle
 import pytest
 
-from loopserve_cli.demo import bundled, files, tokenizer
+from loopserve_cli import bundled_files
+from loopserve_cli.demo import bundled, tokenizer
 from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.messages import Message
 from loopserve_cli.transcript.read import read_dialogues
@@ -18,26 +19,26 @@ NAMES = ("demo", "demo:long", "demo:xlong")
 
 
 def messages_of(name: str) -> tuple[Message, ...]:
-    (dialogue,) = read_dialogues(files.bundled_path(name))
+    (dialogue,) = read_dialogues(bundled_files.bundled_path(name))
     assert dialogue.id == name
     return dialogue.messages
 
 
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(UsageError, match="demo:short.*demo, demo:long, demo:xlong"):
-        files.bundled_path("demo:short")
+        bundled_files.bundled_path("demo:short")
 
 
 def test_a_missing_model_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    monkeypatch.setattr(bundled_files, "__file__", str(tmp_path / "bundled_files.py"))
     with pytest.raises(ModelError, match=r"loopserve_cli\.demo\.train"):
-        files.demo_model_folder()
+        bundled_files.demo_model_folder()
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
     bundled.write(tmp_path)
-    for name, file in files.TRANSCRIPTS.items():
-        assert (tmp_path / file).read_bytes() == files.bundled_path(name).read_bytes(), name
+    for name, file in bundled_files.TRANSCRIPTS.items():
+        assert (tmp_path / file).read_bytes() == bundled_files.bundled_path(name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

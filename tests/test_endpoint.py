@@ -109,9 +109,8 @@ def test_ttft_ends_with_the_first_chunk_that_holds_tokens(two_turns, capsys):
     with serving(slow) as server:
         (record,) = replayed(capsys, two_turns, "--endpoint", server.root, "--max-turns", "1")["records"]
     assert 200 <= record["ttft_ms"] < record["first_answer_ms"] < record["e2e_ms"]
-    assert record["first_answer_ms"] - record["ttft_ms"] >= 99
-    assert len(record["itl_ms"]) == 1
-    assert record["itl_ms"][0] >= 99
+    assert record["e2e_ms"] >= 400
+    assert record["itl_ms"] == [pytest.approx(record["first_answer_ms"] - record["ttft_ms"])]
     assert record["chunks"] == 2
     assert record["tokens_output"] == 5
     assert record["tpot_ms"] == pytest.approx((record["e2e_ms"] - record["ttft_ms"]) / 4)
@@ -119,6 +118,15 @@ def test_ttft_ends_with_the_first_chunk_that_holds_tokens(two_turns, capsys):
     assert (record["output_text"], record["reasoning_text"]) == ("Yes, indeed", "Hm")
     counted = ("tokens_new", "tokens_cached", "tokens_logical", "tokens_counted_by")
     assert [record[name] for name in counted] == [18, 12, 35, "server"]
+
+
+def test_a_server_that_kept_the_dialogue_is_told_once(two_turns, capsys):
+    with serving(stream(delta(content="a"), delta("stop"), usage(10, 2, 9), DONE)) as server:
+        assert main(["replay", two_turns, "--endpoint", f"a={server.root}", "--repeat", "3"]) == 0
+    said = (
+        "a: the server still has 9 tokens of first's first turn: its first tokens come sooner than those of a dialogue"
+    )
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_what_no_server_tells_is_null(two_turns, capsys):
@@ -251,7 +259,7 @@ def test_ctrl_c_closes_the_connection_at_once(two_turns, tmp_path):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert began.wait(60)
         os.kill(process.pid, signal.SIGINT)
-        assert gone.wait(5)
+        assert gone.wait(20)
         assert process.wait(20) == 130
     assert "interrupted: 0 turns" in process.stderr.read()
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import gguf_made
 import pytest
 import tiny
-from loopserve_cli.demo.files import demo_model_folder
 
 from loopserve_cli.app import main
+from loopserve_cli.bundled_files import demo_model_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

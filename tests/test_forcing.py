@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loopserve_cli.engine import engine as engine_module
 from loopserve_cli.engine.engine import Engine
-from loopserve_cli.engine.forcing import Start
+from loopserve_cli.engine.forcing import AnswerStart
 from loopserve_cli.engine.stepper import Stepper
 
 UNEVEN = ("full", "adakv", "quest")
@@ -92,10 +92,10 @@ def test_what_a_policy_judges_by_is_what_the_prefill_showed() -> None:
     answer = two_turns(engine, new=60)  # more than the ring holds
     start = engine.start
     assert start is not None
-    last = {number: int(one.ring.newest()[1].max()) for number, one in start.noted.items()}
+    last = {number: int(one.ring.newest()[1].max()) for number, one in start.observations.items()}
     assert last and set(last.values()) == {start.tokens - 1}
     assert start.tokens == len(engine.tokens) - len(answer) + 1
-    blind = Start(start.tokens, start.logits, {}, start.captures)
+    blind = AnswerStart(start.tokens, start.logits, {}, start.captures)
     rows = forced(engine, answer)
     engine.start = blind  # without it everything is read
     assert any(not torch.equal(one, other) for one, other in zip(rows, forced(engine, answer), strict=True))

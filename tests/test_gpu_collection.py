@@ -14,6 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 GPU = "pytest.mark.gpu"
+LONG = ("timeout", "b")
 
 
 def collected(*plugins: str, also: tuple[str, ...] = ()) -> list[str]:
@@ -72,3 +73,17 @@ def test_processes_share_a_gpu_only_where_they_are_told_to(
     other = SimpleNamespace(get_closest_marker=lambda name: None)
     conftest.pytest_collection_modifyitems(SimpleNamespace(option=SimpleNamespace(markexpr=asked)), [other, wanting])  # type: ignore[arg-type, list-item]
     assert [mark.kwargs["reason"].partition(":")[0] for mark in marks] == ([] if why is None else [why])
+
+
+@pytest.mark.parametrize(("workers", "order"), [("1", "abc"), ("2", "bac")])
+def test_the_longest_begin_where_processes_share_the_work(
+    workers: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+    long = pytest.mark.timeout(900)
+    items = [
+        SimpleNamespace(name=name, get_closest_marker=lambda mark, name=name: long if (mark, name) == LONG else None)
+        for name in "abc"
+    ]
+    conftest.pytest_collection_modifyitems(SimpleNamespace(), items)  # type: ignore[arg-type]
+    assert "".join(item.name for item in items) == order

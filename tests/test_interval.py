@@ -13,6 +13,7 @@ import pytest
 
 from loopserve_cli.measure.interval import Place, interval
 from loopserve_cli.measure.ratio import paired, ratio_of
+from loopserve_cli.measure.slow_waves import advised, waves
 from loopserve_cli.measure.student import quantile, widening
 
 MEASURED = Path(__file__).parent.parent / "docs" / "measurements"
@@ -143,6 +144,23 @@ def test_a_trend_over_turns_is_no_noise_once_repeats_agree_on_it() -> None:
     steady, single = interval(trend), interval({p: v for p, v in trend.items() if not p.repeat})
     assert steady is not None and single is not None
     assert steady[1] - steady[0] < (single[1] - single[0]) / 2
+
+
+def test_waves_are_orthonormal_and_the_first_is_the_level() -> None:
+    values = [1.0, 4.0, 2.0, 8.0, 5.0]
+    found = waves(values, 9)
+    assert len(found) == 5 and found[0] == pytest.approx(20 / math.sqrt(5))
+    assert sum(wave**2 for wave in found) == pytest.approx(sum(value**2 for value in values))
+    assert [round(wave, 9) for wave in waves([3.0] * 4, 3)[1:]] == [0.0, 0.0]
+    assert [advised(turns) for turns in (2, 4, 10, 16, 23)] == [1, 1, 2, 3, 3]
+
+
+def test_dialogues_of_one_turn_each_are_drawn() -> None:
+    few = {Place(name, 1, 1): float(value) for value, name in enumerate("abc")}
+    bounds = interval(few)
+    assert bounds is not None and bounds[0] < 1 < bounds[1]
+    repeated = interval(few | {Place(name, 2, 1): value + 0.1 for (name, _, _), value in few.items()})
+    assert repeated is not None and repeated[1] - repeated[0] < bounds[1] - bounds[0]
 
 
 def test_what_no_clock_measured_is_drawn_by_turns_alone() -> None:

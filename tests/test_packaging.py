@@ -100,6 +100,13 @@ def test_the_wheel_holds_two_packages_and_their_data(wheel: Path) -> None:
     assert wheel.stat().st_size < LARGEST_WHEEL
 
 
+def test_the_wheel_holds_what_the_page_of_a_run_is_made_from(wheel: Path) -> None:
+    here = {path.name for path in (ROOT / "loopserve_cli" / "measure" / "report" / "assets").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith("loopserve_cli/measure/report/assets/")]
+    assert {name.rpartition("/")[2] for name in names} == here >= {"report.css", "report.html", "report.js"}
+
+
 def test_the_wheel_holds_the_demo(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -58,6 +58,9 @@ def test_what_changed_is_told_after_the_verdict_and_kept(
     assert err.splitlines()[-1] == gate
     kept = json.loads((tmp_path / "after" / "summary.json").read_text())["baseline"]
     assert (kept["baseline"], kept["turns"], kept["beside"]) == (str(before), 12, "full")
+    page = (tmp_path / "after" / "report.html").read_text()
+    assert f">{kept['sentences'][-1]}</p>" in page and kept["sentences"][-1].startswith(said)
+    assert f">{kept['context'][-1]}</p>" in page
     assert kept["profiles"]["loop"]["first_token"]["ratio"] == pytest.approx(0.5)
     assert kept["profiles"]["full"]["first_token"]["ratio"] == 1.0
     assert kept["not_the_same"] == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import hashlib
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,9 +19,10 @@ from report_made import chosen, left_out, made, record
 
 from loopserve_cli import app
 from loopserve_cli.engine.events import Event, TurnDone
+from loopserve_cli.errors import LoopserveError
 from loopserve_cli.heads import HeadFigures
 from loopserve_cli.measure.figures import number
-from loopserve_cli.measure.report import middle
+from loopserve_cli.measure.report import dialogues, middle, saved
 from loopserve_cli.measure.report import page as page_module
 from loopserve_cli.measure.report.by_turn import MEASURES
 from loopserve_cli.measure.report.marks import COLOURS, mark
@@ -151,8 +154,8 @@ def test_several_dialogues_have_their_own_figures_and_those_of_all() -> None:
 
 
 def test_a_run_of_very_many_dialogues_stays_small_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MOST_DIALOGUES", 1_050)
-    monkeypatch.setattr(page_module, "MOST_SAVED", 1_000)
+    monkeypatch.setattr(dialogues, "MOST", 1_050)
+    monkeypatch.setattr(saved, "MOST", 1_000)
     found = Page(page(made(dialogues=[f"talk {n}" for n in range(40)], repeats=1)))
     shown = len(found.data["dialogues"])
     assert 1 < shown < 41
@@ -261,8 +264,16 @@ def test_a_measure_that_was_not_taken_has_no_figure() -> None:
 def test_failed_turns_are_listed_and_drawn_nowhere() -> None:
     found = Page(page(made(more=[record("talk", 5, "full", ttft_ms=9.0, error="out of memory")])))
     assert ["talk", "5", "full", "1", "out of memory"] in [row for table in found.tables for row in table]
-    assert "Failed turns (1)" in found.text
+    assert "Failed turns (1)" in found.text and "more failed turns" not in found.text
     assert found.data["dialogues"][0]["series"]["turns"] == [1, 2, 3, 4]
+
+
+def test_of_very_many_failed_turns_the_page_lists_some_and_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "MOST_FAILED", 2)
+    failed = [record("talk", turn, "full", error=f"broke {turn}") for turn in (5, 6, 7)]
+    found = Page(page(made(turns=1, more=failed)))
+    assert "broke 6" in found.text and "broke 7" not in found.text
+    assert "Failed turns (3)" in found.text and "1 more failed turns are in the records" in found.text
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 1), (5, 1), (6, 1), (8, 1), (9, 2), (25, 8), (100, 40)])
@@ -309,6 +320,46 @@ def test_a_run_writes_its_page_and_what_heads_chose_in_the_first_repeat(tmp_path
         out / "records.jsonl"
     )
     assert f"wrote records, summary and report.html to {out}" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_keeps_the_heads_of_both_processes_and_mends_a_torn_line(tmp_path, capsys) -> None:
+    talk = transcript(tmp_path / "talk.jsonl", ("x", [("one", "A1"), ("two", "A2"), ("three", "A3")]))
+    out = tmp_path / "out"
+
+    def stopped(text: str) -> None:
+        if text == "three":
+            raise KeyboardInterrupt
+
+    assert run(options(talk, "loop", out=out), lambda given, say: Choosing(given.profiles[0], stopped)) == 130
+    assert Page((out / "report.html").read_text()).data["dialogues"][0]["series"]["turns"] == [1, 2]
+    with (out / "heads.jsonl").open("a") as file:
+        file.write('{"conversation_id": "x", "tu')  # torn by a kill
+    assert run(options(talk, "loop", resume=out), lambda given, say: Choosing(given.profiles[0])) == 0
+    assert [row["turn"] for row in lines(out / "heads.jsonl")] == [1, 2, 3]
+    [dialogue] = Page((out / "report.html").read_text()).data["dialogues"]
+    assert dialogue["series"]["turns"] == [1, 2, 3]
+    assert dialogue["heads"][0]["density"]["turns"] == 3
+
+
+@pytest.mark.parametrize(
+    ("full", "told"),
+    [("heads.jsonl", "the last turn could not be kept: No space left"), ("report.html", "report.html.*No space left")],
+)
+def test_a_disk_that_is_full_is_one_line(full: str, told: str, tmp_path, monkeypatch, capsys) -> None:
+    talk = transcript(tmp_path / "talk.jsonl", ("x", [("one", "A1"), ("two", "A2")]))
+    out, real = tmp_path / "out", os.write
+
+    def write(handle: int, data: bytes) -> int:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{handle}"))
+        if name == full or (full == "report.html" and len(data) > 1_000_000):  # the page alone is that large
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(LoopserveError, match=told):
+        run(options(talk, "loop", out=out, json=True), lambda given, say: Choosing(given.profiles[0]))
+    assert len(json.loads(capsys.readouterr().out)["records"]) == (1 if full == "heads.jsonl" else 2)
+    assert (out / "summary.json").exists() and (out / "report.html").exists() == (full == "heads.jsonl")
 
 
 def test_without_a_folder_no_heads_are_kept(tmp_path) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="Triton has no build for this platform")
 FILES = sorted(Path(__file__).parent.glob("triton_interpreted*.py"))
 
 
+@pytest.mark.timeout(900)  # half a minute where nothing else runs
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_kernel_equals_its_twin(file: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from loopserve_cli.chats.found import Saved, named, newest
+from loopserve_cli.chats.listing import Saved, named, newest
 from loopserve_cli.chats.report import length, moment, short
 from loopserve_cli.config import ChatOptions
 

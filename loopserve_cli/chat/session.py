@@ -14,10 +14,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from loopserve_cli.chat.autosave import Autosave
-from loopserve_cli.chat.began import Began
 from loopserve_cli.chat.change import ttft_change
 from loopserve_cli.chat.figures import count, turn_line
 from loopserve_cli.chat.fullness import check_length, make_room
+from loopserve_cli.chat.initial_settings import InitialSettings
 from loopserve_cli.chat.interrupts import Interrupts, quiet_keyboard
 from loopserve_cli.chat.newcomer import asides
 from loopserve_cli.chat.shown import NotShown, Shown
@@ -61,7 +61,7 @@ class Session:
         self.autosave = autosave
         self.view = view
         others = {"thinking": "show" if view.shows_thinking else "hide", "turn_line": "on"}
-        self.began = Began(sampling, conversation.engine.profile, others)
+        self.initial = InitialSettings(sampling, conversation.engine.profile, others)
         self.out = out
         self.err = err
         self.interrupts = interrupts or Interrupts()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loopserve_cli.chats.found import Saved, look, saved_files
+from loopserve_cli.chats.listing import Saved, look, saved_files
 from loopserve_cli.chats.search import Match, search
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.folders import transcripts_folder

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopserve_cli.chats.found import begins_turn
+from loopserve_cli.chats.listing import begins_turn
 from loopserve_cli.files import TRANSCRIPT_LIMIT, Refused, read_file
 from loopserve_cli.transcript.ours import ROLES
 from loopserve_cli.transcript.place import Place

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import SamplingOptions
+from loopserve_cli.conversation.answer import answer_ids
 from loopserve_cli.conversation.prefix import CachedPrefix, Segment, common_prefix
 from loopserve_cli.engine.events import Event, PrefillProgress, Token, TurnDone
 from loopserve_cli.errors import UsageError
@@ -164,16 +165,8 @@ class Conversation:
         once there is an answer.
         """
         assert self.messages and self.messages[-1].role == "assistant"
-        asked = self.messages[:-1]
-        prompt = self.template.ids(asked, generation_prompt=True)
-        whole = self.template.ids([*asked, Message("assistant", text, reasoning=reasoning)], generation_prompt=False)
-        said = common_prefix(self.template.ids(asked, generation_prompt=False), prompt)
-        begins = common_prefix(prompt, whole)
-        if begins < said:
-            return []
-        answer = whole[begins:]
-        end = next((place for place, token in enumerate(answer) if token in self.engine.stop_ids), len(answer))
-        return answer[: end if partial else end + 1]
+        answer = Message("assistant", text, partial, reasoning=reasoning)
+        return answer_ids(self.template, self.messages[:-1], answer, self.engine.stop_ids)
 
     def prefill(self) -> None:
         """Feed what the engine does not hold yet, without generating; nothing is fed before the first message."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Noted, accumulate, spread
+from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Observation, accumulate, spread
 from loopserve_cli.engine.page_choice import PageChoice
 from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.selection import Selection
@@ -118,15 +118,15 @@ class DecodeTurn:
             places = torch.arange(end - rows, end, device=query.device)
             state.statistics = spread(state.statistics, query[:, -rows:], self.store.rope.at(layer, places))
 
-    def noted(self) -> dict[int, Noted]:
+    def observations(self) -> dict[int, Observation]:
         """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""
-        return {number: state.noted() for number, state in self._layers.items()}
+        return {number: state.observation() for number, state in self._layers.items()}
 
-    def recall(self, noted: Mapping[int, Noted], captures: bool) -> None:
-        """Be as before a turn's first step, of which this was noted; nothing was seen or decoded here yet."""
+    def recall(self, observations: Mapping[int, Observation], captures: bool) -> None:
+        """Be as before a turn's first step, which was observed so; nothing was observed or decoded here yet."""
         assert not self._layers and not self._buffers
         self.captures = captures
-        for number, one in noted.items():
+        for number, one in observations.items():
             layer = self._layers[number] = LayerDecoding.recalled(one)
             self._buffers[number] = layer.buffers
 

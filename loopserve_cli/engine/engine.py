@@ -15,8 +15,8 @@ from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import Event, PrefillProgress, TurnDone
 from loopserve_cli.engine.feed import Feed
 from loopserve_cli.engine.finite import undone_unless_numbers
-from loopserve_cli.engine.forcing import Given, Start, forced, forcible
-from loopserve_cli.engine.gauges import Gauges, Underway, gauges_of
+from loopserve_cli.engine.forcing import AnswerStart, ForcedTokens, forced, forcible
+from loopserve_cli.engine.gauges import Gauges, PrefillFigures, gauges_of
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.layerwise import Tell
 from loopserve_cli.engine.loader import LoadedModel
@@ -55,8 +55,8 @@ class Engine:
         self.keeps_heads = False
         # Whether a turn notes where its answer begins, for `force`.
         self.keeps_start = False
-        self.start: Start | None = None
-        self._underway = Underway()
+        self.start: AnswerStart | None = None
+        self._prefill_figures = PrefillFigures()
         rope = find_rope(loaded.model)
         self._state = DialogueState(loaded.layers, profile, loaded.handover, self._prefiller.lengths, rope)
         self._begin_under(profile)
@@ -92,7 +92,7 @@ class Engine:
     def gauges(self) -> Gauges:
         """Figures of this moment, also within a turn; on a GPU the prefill's are known once it is done."""
         meter = self._runtime.meter
-        return gauges_of(self._state, meter, self._underway.chosen(meter))
+        return gauges_of(self._state, meter, self._prefill_figures.chosen(meter))
 
     @property
     def kv_bytes(self) -> int:
@@ -182,7 +182,7 @@ class Engine:
         Not so `within_turn`, where nothing is rewound that came before the last turn, and no turn is begun.
         """
         before = self._state, self.profile, self.policy, self._stepper
-        keeps, lines, underway = self.keeps_lines, self.lines, self._underway
+        keeps, lines, figures = self.keeps_lines, self.lines, self._prefill_figures
         state = self._state if self.freezes and not within_turn else Aside(self._state, profile or self.profile)
         assert profile is None or isinstance(state, Aside)
         self._state, self.keeps_lines = state, False
@@ -193,7 +193,7 @@ class Engine:
                 self.policy = before[2]
             yield
         finally:
-            self.keeps_lines, self.lines, self._underway = keeps, lines, underway
+            self.keeps_lines, self.lines, self._prefill_figures = keeps, lines, figures
             if isinstance(state, Aside):
                 self._state, self.profile, self.policy, self._stepper = before
                 state.end()
@@ -274,10 +274,10 @@ class Engine:
         with undone_unless_numbers(self._state, len(self.tokens)):
             turn = Turn(self._runtime, self._state, self._stepper, self.new_prefill, ids, sampling, submitted)
             turn.keeps_start = self.keeps_start
-            self._underway = Underway(turn.prefill)
+            self._prefill_figures = PrefillFigures(turn.prefill)
             try:
                 yield from turn.prefilling(cancelled, self.on_progress)
-                self._underway.prefilled = True
+                self._prefill_figures.prefilled = True
                 yield from turn.answering(cancelled)
                 record, self.start = turn.record(), turn.start
                 self._note_lines(turn.prefill)
@@ -296,5 +296,5 @@ class Engine:
         ids = forcible(ids, self.start.tokens, len(self.tokens), self.context_limit, self._prefiller.lengths)
         if ids:
             with self.aside(within_turn=True):
-                forced(self.start, Given(ids, self._runtime.device, see), self._state, self._stepper)
+                forced(self.start, ForcedTokens(ids, self._runtime.device, see), self._state, self._stepper)
         return len(ids)

@@ -15,7 +15,7 @@ from loopserve_cli.engine.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class SegmentStart:
     """The store as a segment begins: tokens read so far, and every layer's rows and dropped tokens."""
 
     tokens: int
@@ -77,5 +77,5 @@ class Eviction:
             layer.length, layer.dropped = held
         return start.tokens
 
-    def _now(self, tokens: int) -> Start:
-        return Start(tokens, tuple((layer.length, layer.dropped) for layer in self._store.layers))
+    def _now(self, tokens: int) -> SegmentStart:
+        return SegmentStart(tokens, tuple((layer.length, layer.dropped) for layer in self._store.layers))

@@ -34,7 +34,7 @@ class Feed:
         """
         runtime, state, ids = self._runtime, self._state, self._ids
         watching = state.decode if state.freezes else None
-        began, within = len(state.tokens), LayerProgress(tell, runtime.layers, Stopwatch(runtime.gpus))
+        began, within = len(state.tokens), LayerProgress(tell, runtime.loaded.layers, Stopwatch(runtime.gpus))
         with undone_unless_numbers(state, began):
             yield PrefillProgress(0, len(ids), began)
             for progress, logits in runtime.prefiller.feed_all(state, ids, self.prefill, watching, within):

@@ -14,23 +14,23 @@ from torch import Tensor
 
 from loopserve_cli.engine.decoding import DecodeTurn
 from loopserve_cli.engine.dialogue_state import DialogueState
-from loopserve_cli.engine.layer_decoding import Noted
+from loopserve_cli.engine.layer_decoding import Observation
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.stepper import Stepper
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class AnswerStart:
     """A turn after its prefill and before its first step: tokens held, the logits [1, V], and what decoding saw."""
 
     tokens: int
     logits: Tensor
-    noted: Mapping[int, Noted]
+    observations: Mapping[int, Observation]
     captures: bool
 
 
-class Given:
+class ForcedTokens:
     """Draws the tokens it was given, one after the other, whatever the logits are; `see` gets those, [1, V].
 
     They are valid until `see` returns: a captured step writes the next ones in their place.
@@ -70,11 +70,11 @@ def forcible(
     return ids[: next((n for n in range(1, len(ids)) if lengths.stale_in_step(begins + n - 1)), len(ids))]
 
 
-def forced(start: Start, given: Given, state: DialogueState, stepper: Stepper) -> None:
+def forced(start: AnswerStart, given: ForcedTokens, state: DialogueState, stepper: Stepper) -> None:
     """Go back to the turn's start and decode what is given; its last token is not fed, as in generation."""
     state.rewind(start.tokens)
     decode = state.decode = DecodeTurn(state.decode.policy, state.store)
-    decode.recall(start.noted, start.captures)
+    decode.recall(start.observations, start.captures)
     drawn = given.pick(start.logits)
     for token in given.ids[:-1]:
         with whole_or_nothing(state, given.device):

@@ -45,7 +45,7 @@ class Gauges:
     total_host_bytes: int | None = None
 
 
-class Underway:
+class PrefillFigures:
     """The newest turn's prefill: what it has chosen so far, and whether that was all."""
 
     def __init__(self, prefill: PrefillTurn | None = None) -> None:

@@ -26,7 +26,7 @@ class LayerBuffers:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Observation:
     """What a turn's prefill showed of one layer, copied: later steps do not change it."""
 
     ring: Ring
@@ -50,14 +50,14 @@ class LayerDecoding:
     statistics: QueryStatistics | None = None
 
     @classmethod
-    def recalled(cls, noted: Noted) -> LayerDecoding:
+    def recalled(cls, observation: Observation) -> LayerDecoding:
         """As when it was noted, in buffers of its own."""
-        buffers = LayerBuffers(noted.ring.copy())
-        return cls(buffers, noted.scaling, accumulated=noted.accumulated, statistics=noted.statistics)
+        buffers, seen = LayerBuffers(observation.ring.copy()), observation
+        return cls(buffers, seen.scaling, accumulated=seen.accumulated, statistics=seen.statistics)
 
-    def noted(self) -> Noted:
+    def observation(self) -> Observation:
         """What prefill showed so far."""
-        return Noted(self.buffers.ring.copy(), self.scaling, self.accumulated, self.statistics)
+        return Observation(self.buffers.ring.copy(), self.scaling, self.accumulated, self.statistics)
 
     def rewind(self, length: int) -> None:
         """Forget what was seen of tokens after the first `length`."""

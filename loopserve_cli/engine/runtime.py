@@ -25,8 +25,6 @@ class Runtime:
         self.loaded = loaded
         self.runs = loaded.runs
         self.device = loaded.device
-        self.layers = loaded.layers
-        self.tokenizer = loaded.tokenizer
         self.stop_ids = loaded.stop_ids
         self.limits = Limits(loaded)
         self.markup = find_markup(loaded.tokenizer)

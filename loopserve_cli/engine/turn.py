@@ -10,7 +10,7 @@ from torch import Tensor
 from loopserve_cli.config import SamplingOptions
 from loopserve_cli.engine.dialogue_state import DialogueState
 from loopserve_cli.engine.events import PrefillProgress, Token
-from loopserve_cli.engine.forcing import Start
+from loopserve_cli.engine.forcing import AnswerStart
 from loopserve_cli.engine.layerwise import LayerProgress, Tell
 from loopserve_cli.engine.out_of_memory import whole_or_nothing
 from loopserve_cli.engine.runtime import Runtime
@@ -55,7 +55,7 @@ class Turn:
         self._runtime, self._state, self._stepper, self._new_prefill = runtime, state, stepper, new_prefill
         self._sampling = sampling
         self.keeps_start = False
-        self.start: Start | None = None
+        self.start: AnswerStart | None = None
         stepper.replays = 0
         before = len(state.tokens)
         self._ids = runtime.prefiller.with_stale(state, ids)
@@ -80,7 +80,7 @@ class Turn:
         watch, known = self._watch, not self._runtime.gpus
         with watch.paused():
             yield PrefillProgress(0, len(self._ids), self._cached, 0.0 if known else None)
-        within = LayerProgress(tell, self._runtime.layers, watch, self._began)
+        within = LayerProgress(tell, self._runtime.loaded.layers, watch, self._began)
         chunks = self._runtime.prefiller.feed_all(self._state, self._ids, self.prefill, self._decode, within, cancelled)
         for progress, logits in chunks:
             self._logits = logits
@@ -96,7 +96,7 @@ class Turn:
         runtime, state, stepper, sampler, watch = self._runtime, self._state, self._stepper, self._sampler, self._watch
         decode, logits, lengths = self._decode, self._logits, runtime.prefiller.lengths
         stream = self._stream = TextStream(
-            runtime.tokenizer, self._sampling.stop, runtime.markup, state.tokens[-PROMPT_END:]
+            runtime.loaded.tokenizer, self._sampling.stop, runtime.markup, state.tokens[-PROMPT_END:]
         )
         stamps, finish = self._stamps, self._finish
         drawn = None if logits is None else sampler.pick(logits)
@@ -122,7 +122,7 @@ class Turn:
             with watch.paused(not ahead):
                 if self.keeps_start and len(stamps) == 1:
                     assert logits is not None
-                    self.start = Start(length, logits, decode.noted(), decode.captures)
+                    self.start = AnswerStart(length, logits, decode.observations(), decode.captures)
                 yield Token(token, text, stream.reasoning, stamps[-1])
             if finish is not None or cancelled():
                 finish = finish or "cancelled"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from loopserve_cli.measure.fingerprint import plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 
 def command_of(name: str, options: DataclassInstance) -> dict[str, Any]:
     """What was asked for: the words typed, and every option as it was resolved."""
-    resolved = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    return {"name": name, "argv": sys.argv[1:], "options": resolved}
+    return {"name": name, "argv": sys.argv[1:], "options": plain(asdict(options))}
 
 
 def whole_run(

@@ -14,6 +14,8 @@ MIB = 2**20
 NO_DIFFERENCE = "no difference that this run can show"
 # Says the same where there is room for one letter.
 NOTHING_SHOWN = "~"
+# An interval that goes beyond says that nothing is known; two rounds can give one up to millions.
+LEAST, MOST = 0.01, 9_999
 
 
 def number(value: float | None) -> str:
@@ -77,4 +79,5 @@ def bounds(ratio: Ratio) -> str:
     """A ratio's interval, or why there is none."""
     if ratio.low is None or ratio.high is None:
         return "one turn: no interval"
-    return f"{plain(ratio.low)} to {plain(ratio.high)}"
+    low = plain(ratio.low) if ratio.low >= LEAST else f"<{LEAST}"
+    return f"{low} to {plain(ratio.high) if ratio.high <= MOST else f'>{MOST:,}'}"

@@ -78,6 +78,13 @@ class Progress:
         self._to_do.subtract(places)
         self._left = None
 
+    def again(self, dialogue: str, to_do: Mapping[Place, int]) -> None:
+        """A dialogue is tried once more: of its turns only these are still to be run."""
+        for place in [place for place in self._to_do if place[0] == dialogue]:
+            del self._to_do[place]
+        self._to_do.update(to_do)
+        self._left = None
+
     def _estimate(self) -> float:
         """What is left, by what the same turns took where they ran already, and by the mean of all for others."""
         mean = statistics.fmean(seconds for row in self._took.values() for seconds in row)

@@ -50,7 +50,12 @@ def ratio_of(ratios: Mapping[Place, float], timed: bool = True) -> Ratio | None:
     logs = {place: math.log(ratio) for place, ratio in ratios.items()}
     bounds = interval(logs, timed)
     low, high = (None, None) if bounds is None else map(math.exp, bounds)
-    return Ratio(math.exp(math.fsum(logs.values()) / len(logs)), low, high, len(logs))
+    return Ratio(geometric_mean(ratios), low, high, len(logs))
+
+
+def geometric_mean(ratios: Mapping[Place, float]) -> float:
+    """Of ratios, at least one, each above 0."""
+    return math.exp(math.fsum(map(math.log, ratios.values())) / len(ratios))
 
 
 def by_place(records: Iterable[TurnRecord], measure: str) -> dict[Place, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from loopserve_cli.measure.ratio import Ratio, by_place, paired, place_of, ratio_of
+from loopserve_cli.measure.ratio import Ratio, by_place, geometric_mean, paired, place_of, ratio_of
 from loopserve_cli.measure.reference import reference_of
 from loopserve_cli.measure.spread import median
 from loopserve_cli.stats import ENDPOINT, TurnRecord, spread_of
@@ -104,8 +104,7 @@ def ceiling(own: Sequence[TurnRecord], other: Sequence[TurnRecord]) -> float | N
     }
     if not whole or not whole.keys() <= rest.keys():
         return None
-    most = ratio_of(paired(whole, rest))
-    return None if most is None else most.ratio
+    return geometric_mean(paired(whole, rest))
 
 
 def _at_the_longest(records: Sequence[TurnRecord]) -> tuple[float | None, float | None, float | None]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from loopserve_cli.measure.figures import bounds, fine, mebibytes, number, times, whole
 from loopserve_cli.measure.ratio import Ratio
 from loopserve_cli.measure.verdict import Verdict
-from loopserve_cli.output import new_table, width_of
+from loopserve_cli.output import fitting, new_table
 
 LEGEND = "x is {against}'s time over the profile's on the same turn, in brackets its 95% interval"
 
@@ -70,11 +70,9 @@ def known_columns(verdicts: Sequence[Verdict]) -> list[Column]:
 
 def verdict_table(verdicts: Sequence[Verdict], console: Console) -> Group:
     """The columns that fit the console, the most important ones, with what a ratio means below."""
-    columns = known_columns(verdicts)
-    while width_of(_table(verdicts, columns), console) > console.width and any(column.rank for column in columns):
-        columns.remove(max(columns, key=lambda column: column.rank))
+    table = fitting(known_columns(verdicts), lambda columns: _table(verdicts, columns), console)
     against = next((verdict.against for verdict in verdicts if verdict.against), None)
-    return Group(_table(verdicts, columns), Text(LEGEND.format(against=against) if against else "", style="dim"))
+    return Group(table, Text(LEGEND.format(against=against) if against else "", style="dim"))
 
 
 def _table(verdicts: Sequence[Verdict], columns: Sequence[Column]) -> Table:

@@ -11,7 +11,7 @@ import psutil
 from rich.text import Text
 
 from loopserve_cli.config import ModelOptions
-from loopserve_cli.models.found import Found, find_models
+from loopserve_cli.models.inventory import Found, find_models
 from loopserve_cli.output import new_table, output_console, print_document
 from loopserve_cli.shapes import HEADROOM, SHAPES
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
+from loopserve_cli.replay.work import OpenEngine
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
@@ -17,17 +18,9 @@ if TYPE_CHECKING:
     from loopserve_cli.measure.compare.comparison import Comparison
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
-    from loopserve_cli.replay.servers import Servers
 
-OpenEngine = Callable[[ReplayOptions, Callable[[str], None]], "Engine"]
 INTERRUPTED = 130
 GATE_FAILED = 3
-OF_ENDPOINTS = (
-    "endpoints: their times hold the network and the server's queue, and their tokens may be another tokenizer's"
-)
-FIDELITY = (
-    "fidelity: in the first repeat every turn's answer is decoded once more, in no timing (not with --no-fidelity)"
-)
 
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
@@ -51,6 +44,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     from loopserve_cli.measure.gates import parse_gate
     from loopserve_cli.replay.baseline import against_baseline, check_baseline, read_baseline
     from loopserve_cli.replay.book import Book
+    from loopserve_cli.replay.measuring import measure
     from loopserve_cli.replay.script import read_scripts
     from loopserve_cli.replay.servers import Servers
 
@@ -69,12 +63,12 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
         console = CleanConsole(stderr=True)
         if options.out not in (None, book.path):
             console.print(f"{options.out} holds another run; this one goes to {book.path}", soft_wrap=True)
-        records, environment, ended_by = measure(options, scripts, console, open_engine, book, servers)
+        records, ended_by = measure(options, scripts, console, open_engine, book, servers)
         # A disk that refused a turn refuses more; that is told once.
         told = (LoopserveError,) if isinstance(ended_by, LoopserveError) else ()
         with contextlib.suppress(*told):
-            against = against_baseline(baseline, options, scripts, records, environment, book)
-            conclude(options, scripts, records, environment, console, book, against)
+            against = against_baseline(baseline, options, scripts, records, book.environment, book)
+            conclude(options, scripts, records, book.environment, console, book, against)
     if isinstance(ended_by, KeyboardInterrupt):
         console.print(f"interrupted: {len(records)} turns were measured before that", markup=False)
         return INTERRUPTED
@@ -96,74 +90,6 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError(f"profile {twice!r} is given twice; use --repeat to measure it again")
 
 
-def measure(
-    options: ReplayOptions,
-    scripts: Sequence[Script],
-    console: Console,
-    open_engine: OpenEngine,
-    book: Book,
-    servers: Servers,
-) -> tuple[list[TurnRecord], dict[str, Any], BaseException | None]:
-    """Load, warm up and replay; the records, the environment, and what cut it short.
-
-    What comes before a turn was measured, an interrupt aside, is raised.
-    """
-    from loopserve_cli.collector import settled
-    from loopserve_cli.engine.layerwise import told_within
-    from loopserve_cli.environment import describe, load_average
-    from loopserve_cli.measure.progress import Progress
-    from loopserve_cli.replay.document import command_of
-    from loopserve_cli.replay.local import Local
-    from loopserve_cli.replay.missing import missing_passes, turns_to_do
-    from loopserve_cli.replay.runner import Runner, nothing_around
-    from loopserve_cli.replay.variant import Variant
-    from loopserve_cli.replay.watch import watching
-
-    def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
-
-    environment = book.environment
-    runner: Runner | None = None
-    ended_by: BaseException | None = None
-    for script in scripts:
-        if script.history != options.history:
-            say(f"{script.id}: the file does not have all answers, so the model's own are kept (history: live)")
-    turns = sum(len(script.exchanges) for script in scripts) * len(options.names) * options.repeat
-    kept = [turn.record for turn in book.kept]
-    missing = missing_passes(options, scripts, kept)
-    to_do = turns_to_do(scripts, missing)
-    if options.resume is not None:
-        say(f"resuming {book.path}: {to_do.total()} of {turns} turns are missing")
-    try:
-        engine = open_engine(options, say) if options.profiles else None
-        here = describe(engine.device if engine is not None else None)
-        environment = book.begin(engine, command_of(options, scripts), here)
-        progress = Progress(options.names, turns, to_do, kept)
-        with watching(console, progress, options.repeat) as watch:
-            variants: list[Variant] = [*servers.variants(options, watch, engine)]
-            around = nothing_around
-            if engine is not None:
-                local = Local(engine, options, watch, missing, book.date, book.kept)
-                variants, around = [*local.variants, *variants], local.around
-            runner = Runner(variants, scripts, options.repeat, watch, missing, book.keep, around)
-            watch.draws_while_decoding = engine is not None and engine.device == "cpu"
-            say("warm-up: one short turn per profile, not recorded")
-            if options.fidelity:
-                say(FIDELITY)
-            if options.endpoints:
-                say(OF_ENDPOINTS)
-            runner.warm_up()
-            with settled(), told_within(engine, watch.event) if engine is not None else contextlib.nullcontext():
-                runner.run()
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) and not (runner and runner.measured):
-            raise
-        ended_by = error
-    environment["loadavg_end"] = load_average()
-    measured = book.all_with(runner.measured if runner is not None else [])
-    return [turn.record for turn in measured], environment, ended_by
-
-
 def conclude(
     options: ReplayOptions,
     scripts: Sequence[Script],
@@ -174,12 +100,13 @@ def conclude(
     against: Comparison | None = None,
 ) -> None:
     """Files where `--out` says; on stdout one JSON document, or the tables, also when the files cannot be written."""
+    from loopserve_cli.measure.compare.lines import context, sentences
     from loopserve_cli.measure.report.page import NAME, page
     from loopserve_cli.replay import document as data
 
     whole = data.document(data.command_of(options, scripts), environment, records)
     if against is not None:
-        whole["baseline"] = against.to_json()
+        whole["baseline"] = against.to_json() | {"sentences": sentences(against), "context": context(against)}
     try:
         if book.begun:
             book.finish(data.files_of(whole))

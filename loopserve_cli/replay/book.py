@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import UsageError
@@ -18,12 +18,24 @@ from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import versions
 
 if TYPE_CHECKING:
-    from loopserve_cli.engine.engine import Engine
+    from loopserve_cli.engine.identity import Identity
 
-# What decides neither what is measured nor how: where it goes, and how it is shown.
-SHOWN = ("out", "resume", "baseline", "json", "fail_if", "turns", "markdown")
+# What decides neither what is measured nor how: where it goes, how it is shown, and how many measure.
+SHOWN = ("out", "resume", "baseline", "json", "fail_if", "turns", "markdown", "workers", "ray")
 # Of files the dialogues count; profiles and servers are looked at by themselves.
 NOT_MEASURED = (*SHOWN, "transcripts", "strict", "profiles", "endpoints", "trust_remote_code")
+
+
+class Identified(Protocol):
+    """An engine, or who speaks for it."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it computes keys and values from."""
+
+    @property
+    def device(self) -> str:
+        """By name."""
 
 
 class Book:
@@ -68,19 +80,20 @@ class Book:
         """Where it is kept."""
         return self._folder.path if self._folder is not None else None
 
-    def begin(self, engine: Engine | None, command: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-        """Write what is known before the first turn; returns the environment of the run, that of its first process.
+    def begin(self, engine: Identified | None, command: Mapping[str, Any], environment: dict[str, Any]) -> None:
+        """Write what is known before the first turn; `environment` is then the run's, that of its first process.
 
         Without an `engine` only servers are measured. Raises UsageError for another model or device than the run's.
         """
+        self.environment = environment
         if self._folder is None:
-            return environment
+            return
         before = self._folder.run
         if not before:
             model = {"device": engine.device, "model": asdict(engine.identity)} if engine is not None else {}
             run = {"command": command, "date": self.date, "environment": environment}
             self._folder.begin(plain({**run, "fingerprints": self._known | model, "resumed": []}))
-            return environment
+            return
         if engine is not None:
             self._check("device", engine.device)
         if engine is not None and (other := identity_of(before, engine.identity)) is not None:
@@ -88,7 +101,7 @@ class Book:
         resumed = [*before.get("resumed", []), plain({"command": command, "environment": environment})]
         self._folder.begin(before | {"resumed": resumed})
         times = [process["environment"].get("timestamp") for process in resumed]
-        return {**before.get("environment", {}), "resumed": times}
+        self.environment = {**before.get("environment", {}), "resumed": times}
 
     def keep(self, turn: Measured) -> None:
         """Put a turn that ended on the disk; raises LoopserveError."""

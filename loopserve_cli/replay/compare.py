@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
-
-from loopserve_cli.measure.compare.comparison import Comparison, check_common, compare_runs
+from loopserve_cli.measure.compare.comparison import check_common, compare_runs
 from loopserve_cli.measure.compare.options import CompareOptions
 from loopserve_cli.measure.compare.past_run import read_run
 from loopserve_cli.measure.compare.shown import show
+from loopserve_cli.measure.document import command_of
 from loopserve_cli.measure.gates import parse_gate
 from loopserve_cli.measure.ratio import place_of
 from loopserve_cli.output import CleanConsole, output_console, print_document
@@ -30,11 +26,13 @@ def run(options: CompareOptions) -> int:
     gates = [[parse_gate(text, one.profiles, baseline.profiles) for text in options.fail_if] for one in later]
     comparisons = [compare_runs(baseline, one) for one in later]
     if options.json:
-        print_document(document(options, comparisons))
+        found = [comparison.to_json() for comparison in comparisons]
+        print_document({"command": command_of("compare", options), "comparisons": found})
     else:
         show(comparisons, output_console(), options.markdown)
+    several = len(later) > 1
     failures = [
-        line
+        f"{comparison.run.name}: {line}" if several else line
         for comparison, of_run in zip(comparisons, gates, strict=True)
         for gate in of_run
         for line in gate.failures(
@@ -45,10 +43,3 @@ def run(options: CompareOptions) -> int:
     for line in failures:
         console.print(line, soft_wrap=True)
     return GATE_FAILED if failures else 0
-
-
-def document(options: CompareOptions, comparisons: Sequence[Comparison]) -> Mapping[str, Any]:
-    """All of it as JSON types."""
-    resolved = asdict(options) | {"runs": [str(path) for path in options.runs]}
-    command = {"name": "compare", "argv": sys.argv[1:], "options": resolved}
-    return {"command": command, "comparisons": [comparison.to_json() for comparison in comparisons]}

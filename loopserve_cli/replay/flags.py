@@ -62,6 +62,21 @@ def replay_flags(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the verdict as a table for an issue or a README.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Share the dialogues among N processes: a GPU each, or the processor's threads split.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|HOST:PORT",
+            help="Share them among the GPUs (else the processors) of a Ray cluster, N at most; needs loopserve[ray].",
+        ),
+    ] = None,
 ) -> Asked:
     """What to replay and how; the rest of the options is given to what this returns, which checks them all."""
 
@@ -80,6 +95,8 @@ def replay_flags(
             turns=turns,
             markdown=markdown,
             resume=resume,
+            workers=workers,
+            ray=ray,
             baseline=baseline,
         )
 

@@ -19,6 +19,7 @@ from loopserve_cli.errors import LoopserveError, NumbersError
 from loopserve_cli.measure.fidelity import Fidelity
 from loopserve_cli.measure.measured import Measured, drained
 from loopserve_cli.profile import Profile
+from loopserve_cli.replay.completed import completed
 from loopserve_cli.replay.missing import Pass
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.teacher import Teacher
@@ -129,17 +130,7 @@ class Local:
 
     def complete(self, record: TurnRecord, profile: Profile, repeat: int) -> TurnRecord:
         """The record with what the replay knows and the engine does not."""
-        return replace(
-            record,
-            profile=profile.name,
-            repeat=repeat,
-            model=record.model or self.engine.model_name,
-            device=record.device or self.engine.device,
-            dtype=record.dtype or self.engine.dtype,
-            quant=record.quant or self.options.model.quant,
-            seed=record.seed if record.seed is not None else self.options.sampling.seed,
-            versions=record.versions or self._versions,
-        )
+        return completed(record, self.options, self.engine, profile.name, repeat, self._versions)
 
 
 @dataclass(frozen=True, slots=True)

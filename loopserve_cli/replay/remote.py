@@ -12,12 +12,16 @@ from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import EndpointError, LoopserveError
 from loopserve_cli.measure.endpoint.answer import Answer, CountTokens
 from loopserve_cli.measure.endpoint.client import Client
+from loopserve_cli.measure.endpoint.refusal import listed
 from loopserve_cli.measure.endpoint.request import request_of
 from loopserve_cli.measure.measured import Measured
 from loopserve_cli.messages import Message
 from loopserve_cli.replay.script import Exchange, Script
 from loopserve_cli.replay.variant import WARM_UP_TEXT, WARM_UP_TOKENS, Watcher, failed
-from loopserve_cli.stats import ENDPOINT, TurnRecord
+from loopserve_cli.stats import ENDPOINT, TurnRecord, versions
+
+# What here took part: what the server runs is unknown.
+OURS = ("python", "loopserve")
 
 
 class AtEndpoint:
@@ -39,6 +43,7 @@ class AtEndpoint:
         self.options = options
         self.watcher = watcher
         self._count = count
+        self._versions = {name: version for name, version in versions().items() if name in OURS}
         self._told: set[str] = set()
 
     @property
@@ -53,6 +58,9 @@ class AtEndpoint:
         """
         with contextlib.suppress(EndpointError):
             self._ask([Message("user", WARM_UP_TEXT)], (), WARM_UP_TOKENS)
+            if self.client.names and self.endpoint.model not in self.client.names:
+                has = listed(self.client.names)
+                self._warn("model", f"the server has {has}, not {self.endpoint.model}: it may answer by another model")
 
     def dialogue(self, script: Script, repeat: int, first: int) -> Iterator[Measured]:
         """The dialogue's turns from the first to be measured on; one that fails is the last."""
@@ -88,16 +96,12 @@ class AtEndpoint:
         self.watcher.asked()
         answer = self._ask(history, script.tools, self.options.sampling.max_new_tokens)
         if answer.usage_is_wrong:
-            self._warn(
-                f"{self.name}: the server counts {answer.usage.output} tokens in {answer.chunks} chunks of text, "
-                "so they are counted here"
-            )
+            wrong = f"the server counts {answer.usage.output} tokens in {answer.chunks} chunks of text"
+            self._warn("usage", f"{wrong}, so they are counted here")
         record = answer.record(self.endpoint.model or "", self._count)
         if number == 1 and (record.tokens_cached or 0) > (record.tokens_new or 0):
-            self._warn(
-                f"{self.name}: the server still has {record.tokens_cached} tokens of {script.id}'s first turn, so its "
-                "first tokens come sooner than those of a new dialogue"
-            )
+            kept = f"the server still has {record.tokens_cached} tokens of {script.id}'s first turn"
+            self._warn("cached", f"{kept}: its first tokens come sooner than those of a dialogue that is new to it")
         return self._complete(record, number, script, repeat)
 
     def _ask(self, history: Sequence[Message], tools: Sequence[Mapping[str, Any]], most_tokens: int) -> Answer:
@@ -120,12 +124,14 @@ class AtEndpoint:
             model=self.endpoint.model,
             device=ENDPOINT,
             seed=self.options.sampling.seed,
+            versions=self._versions,
         )
 
-    def _warn(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self.watcher.warn(line)
+    def _warn(self, kind: str, line: str) -> None:
+        """Say once what may hold for every turn."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self.watcher.warn(f"{self.name}: {line}")
 
 
 def spoken(exchanges: Sequence[Exchange]) -> list[Message]:

@@ -18,13 +18,14 @@ def run(folder: Path) -> int:
     """Write the page, and print where it is; raises UsageError for what is no run, holds no turn, or is damaged."""
     from loopserve_cli.output import output_console
 
-    told = {**_object(folder / RUN), **_object(folder / SUMMARY)}
+    summary = _object(folder / SUMMARY)
+    told = {**_object(folder / RUN), **summary}
     records = read_run(folder).records
     if "command" not in told:
         raise UsageError(
             f"{folder}: does not say what was run ({RUN}); give a folder that `loopserve replay --out` wrote"
         )
-    whole = document(told["command"], told.get("environment", {}), records)
+    whole = summary | document(told["command"], told.get("environment", {}), records)
     try:
         heads = read_heads(folder)
     except OSError as error:

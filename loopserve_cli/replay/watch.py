@@ -6,7 +6,6 @@ It is told of every event of a turn, whose clock stands still meanwhile, and dra
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group
@@ -15,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loopserve_cli.engine.events import Event, PrefillProgress, Token
+from loopserve_cli.engine.events import Event, Token
 from loopserve_cli.measure.figures import number, times
 from loopserve_cli.measure.progress import Progress, SoFar
 from loopserve_cli.output import new_table
 from loopserve_cli.pace import Pace, brief
+from loopserve_cli.replay.phase import Phase
 from loopserve_cli.replay.script import Script
 from loopserve_cli.replay.variant import Named
 from loopserve_cli.stats import TurnRecord
@@ -27,25 +27,26 @@ from loopserve_cli.stats import TurnRecord
 TABLE_SECONDS, TABLE_SHARE = 0.25, 0.05
 LINE_SECONDS = 5.0
 BAR_WIDTH = 30
+# Of many workers so many are shown: in the table each has a line, elsewhere they share one.
+WORKERS_IN_TABLE, WORKERS_IN_LINE = 8, 3
 
 
 class Watch:
-    """Follows a run and draws it. Use `watching` to make one."""
+    """Follows a run and draws it inside `shown`; what it drew last goes away at the end."""
 
     def __init__(self, console: Console, progress: Progress, repeats: int, clock: Callable[[], float]) -> None:
         """Nothing runs yet. Without a terminal, or on a dumb one, there are only lines."""
         self.console = console
         self.progress = progress
-        self.repeats = repeats
         # A GPU computes the next token while this one is read, and the clock goes on: nothing may be drawn then.
         self.draws_while_decoding = True
         plain = not console.is_terminal or console.is_dumb_terminal
         self._pace = Pace(clock, seconds=LINE_SECONDS) if plain else Pace(clock, TABLE_SHARE, TABLE_SECONDS)
         self._clock = clock
         self._live = None if plain else Live(console=console, auto_refresh=False, transient=True)
-        self._what = self._doing = ""
+        self._phase = Phase(repeats)
+        self._workers: dict[int, str] = {}
         self._script: Script | None = None
-        self._tokens = 0
         self._closed = False
         self._rows: list[SoFar] = []
 
@@ -54,30 +55,29 @@ class Watch:
         if self._script is None:
             self.progress.begin()
         self._script = script
-        of_repeats = f" · repeat {repeat}/{self.repeats}" if self.repeats > 1 else ""
-        self._what, self._doing = f"{script.id} · {variant.name}{of_repeats}", ""
+        self._phase.begin(script, variant, repeat)
         self._draw_if_due()
 
     def event(self, event: Event) -> None:
         """Something happened within a turn."""
-        if isinstance(event, PrefillProgress):
-            self._tokens = 0
-            self._doing = f"prefill {event.done:,}/{event.total:,} tokens"
-        elif isinstance(event, Token):
-            self._tokens += 1
-            self._doing = ""
-            if not self.draws_while_decoding:
-                return
-        self._draw_if_due()
+        self._phase.event(event)
+        if not isinstance(event, Token) or self.draws_while_decoding:
+            self._draw_if_due()
+
+    def doing(self, worker: int, what: str) -> None:
+        """What one of several workers is at; nothing where it has ended."""
+        self._workers[worker] = what
+        if what:
+            self._draw_if_due()
 
     def asked(self) -> None:
         """A server is about to be asked, and answers before anything is drawn again."""
-        self._doing = "waiting for the server"
+        self._phase.asked()
         self._draw_if_due(at_last=True)
 
     def ended(self, record: TurnRecord) -> None:
         """A turn is over."""
-        self._tokens, self._doing = 0, ""
+        self._phase.ended()
         self.progress.ended(record)
         self._rows = []
         self._draw_if_due()
@@ -90,7 +90,7 @@ class Watch:
 
     def forcing(self, tokens: int) -> None:
         """A given answer is decoded, which is in no timing."""
-        self._doing = f"fidelity, {tokens:,} tokens"
+        self._phase.forcing(tokens)
         self._draw_if_due()
 
     def warn(self, line: str) -> None:
@@ -124,10 +124,13 @@ class Watch:
             self._closed = True
         self._pace.drawn(start)
 
-    def _phase(self) -> str:
-        """What the turn is doing now, behind what runs."""
-        doing = self._doing or (f"token {self._tokens:,}" if self._tokens else "")
-        return f"{self._what} · {doing}" if doing else self._what
+    def _lines(self, most: int) -> list[str]:
+        """What runs: one line, or one for each worker that is at something, at most so many."""
+        if not self._workers:
+            return [str(self._phase)]
+        busy = [f"{worker + 1}: {what}" for worker, what in sorted(self._workers.items()) if what]
+        more = len(busy) - most
+        return busy[:most] + ([f"and {more} more"] if more > 0 else [])
 
     def _times(self) -> str:
         left = self.progress.seconds_left
@@ -136,7 +139,8 @@ class Watch:
 
     def line(self) -> str:
         """All of it in a line, but for the profiles."""
-        return f"{self.progress.done:,} of {self.progress.total:,} turns, {self._times()}: {self._phase()}"
+        what = "; ".join(self._lines(WORKERS_IN_LINE))
+        return f"{self.progress.done:,} of {self.progress.total:,} turns, {self._times()}: {what}"
 
     def table(self) -> Group:
         """What runs, how far it is, and each profile beside the first."""
@@ -144,7 +148,8 @@ class Watch:
         row = Table.grid(padding=(0, 1))
         row.add_row(ProgressBar(total, done, BAR_WIDTH), f"{done:,}/{total:,} turns", self._times())
         self._rows = self._rows or self.progress.so_far()
-        return Group(Text(self._phase(), no_wrap=True, overflow="ellipsis"), row, profiles_table(self._rows))
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines(WORKERS_IN_TABLE)]
+        return Group(*lines, row, profiles_table(self._rows))
 
 
 def profiles_table(rows: list[SoFar]) -> Table:
@@ -163,13 +168,3 @@ def profiles_table(rows: list[SoFar]) -> Table:
 
 def _times_as_fast(ratio: float | None) -> str:
     return "" if ratio is None else times(ratio)
-
-
-@contextlib.contextmanager
-def watching(
-    console: Console, progress: Progress, repeats: int, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Watch]:
-    """A watch over a run; what it drew last goes away at the end."""
-    watch = Watch(console, progress, repeats, clock)
-    with watch.shown():
-        yield watch

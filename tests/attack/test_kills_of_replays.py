@@ -29,6 +29,11 @@ Begun = Callable[..., subprocess.Popen[str]]
 MEASURES = ("turns", "failed", "tokens_new", "tokens_output", "density", "coverage", "agreement", "tokens_reasoning")
 
 
+def hears_hangups() -> None:
+    """Tests that run under nohup ignore SIGHUP, and what they start would inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def begun() -> Iterator[Begun]:
     """Begins a replay; none outlives its test."""
@@ -37,8 +42,8 @@ def begun() -> Iterator[Begun]:
     def begin(out: Path, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS, "--out", str(out)]
         environ = os.environ | {"OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        begun.append(subprocess.Popen(command, env=environ, **(pipes | options)))
+        usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": hears_hangups}
+        begun.append(subprocess.Popen(command, env=environ, **(usual | options)))
         return begun[-1]
 
     yield begin
@@ -89,7 +94,7 @@ def test_a_signal_ends_a_replay_like_ctrl_c(number: signal.Signals, begun: Begun
     summary = json.loads((out / "summary.json").read_text())["summary"]
     assert sum(row["turns"] for row in summary.values()) == measured
     assert {path.name for path in out.iterdir()} == {
-        "run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv",
+        "run.json", "records.jsonl", "output_ids.jsonl", "records.csv", "summary.json", "summary.csv", "report.html",
     }  # fmt: skip
 
 
@@ -98,6 +103,7 @@ def test_a_terminal_that_closes_under_the_live_table_loses_nothing(tmp_path: Pat
     command = [sys.executable, "-m", "loopserve_cli", "replay", *WORDS[:-1], "--out", str(out)]
     child, terminal = pty.fork()
     if not child:
+        hears_hangups()
         os.execve(sys.executable, command, os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"})
     until = time.monotonic() + PATIENCE_S
     while (b"TTFT ms" not in seen or lines_in(out) < 4) and time.monotonic() < until:

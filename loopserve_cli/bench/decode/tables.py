@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
+from loopserve_cli.bench.columns import Column, records_table, typical
 from loopserve_cli.bench.comparison_tables import name_of
 from loopserve_cli.bench.tables import interval_of
 from loopserve_cli.measure.figures import (
@@ -21,22 +23,8 @@ from loopserve_cli.measure.figures import (
     whole,
 )
 from loopserve_cli.measure.spread import middle
-from loopserve_cli.output import new_table, output_console, titled
+from loopserve_cli.output import fitting, output_console, titled
 
-HEADS = (
-    "TPOT\nms",
-    "step\nms",
-    "gain",
-    "at\nmost",
-    "bound\nms",
-    "of bound\n%",
-    "keys\nread",
-    "choosing\n%",
-    "steps in\na graph",
-    "KV device\nMiB",
-    "of full\n%",
-    "KV host\nMiB",
-)
 KERNELS = {"fused": "fused kernels of loopserve's", "eager": "the model's own code"}
 LEGEND = f"""\
 median (lowest to highest) over the rounds
@@ -54,7 +42,7 @@ def print_tables(whole_run: Mapping[str, Any], title: str) -> None:
     console = output_console()
     bound, summary = whole_run["bound"], whole_run["summary"]
     for entry in summary:
-        console.print(titled(f"{entry['tokens']:,} tokens: {title}", length_table(entry["profiles"])))
+        console.print(titled(f"{entry['tokens']:,} tokens: {title}", length_table(entry["profiles"], console)))
     console.print(LEGEND)
     console.print(
         f"a step reads {mebibytes(bound['weight_bytes'])} MiB of weights and {bound['kv_bytes_per_token']:,} bytes for "
@@ -68,23 +56,29 @@ def print_tables(whole_run: Mapping[str, Any], title: str) -> None:
         console.print(f"the model's steps cannot be captured as a graph: {refusal}", soft_wrap=True)
 
 
-def length_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The profiles at one length."""
+def length_table(rows: Mapping[str, Mapping[str, Any]], console: Console) -> Table:
+    """The profiles at one length, the columns that there is room for; --json has all."""
+    records = [{**row, "name": name, "all": row} for name, row in rows.items()]
+    return fitting(COLUMNS, lambda columns: records_table(columns, records), console)
 
-    def cells(row: Mapping[str, Any]) -> list[str]:
-        return [
-            number(row["tpot_ms"]["median"]),
-            ranged(row["step_ms"]),
-            "" if row["gain"] is None else compared(row["gain"]["median"], interval_of(row, "gain")),
-            "" if row["most_gain"] is None else plain(row["most_gain"]),
-            number(row["bound_ms"]),
-            percent(row["bound_share"]["median"]),
-            whole(row["keys_read"]),
-            percent(middle(row["choosing_share"])),
-            f"{row['graph_replays']} of {row['steps']}",
-            mebibytes(row["kv_device_bytes"]),
-            percent(row["kv_device_share"]),
-            mebibytes(row["kv_store_host_bytes"]),
-        ]
 
-    return new_table(("", *HEADS), rows=([name_of(name), *cells(row)] for name, row in rows.items()))
+def gain(row: Mapping[str, Any]) -> str:
+    """The gain with its interval; nothing for the first profile."""
+    return "" if row["gain"] is None else compared(row["gain"]["median"], interval_of(row, "gain"))
+
+
+COLUMNS = (
+    Column("", "name", name_of),
+    Column("TPOT\nms", "tpot_ms", typical, 8),
+    Column("step\nms", "step_ms", ranged),
+    Column("gain", "all", gain),
+    Column("at\nmost", "most_gain", lambda most: "" if most is None else plain(most), 1),
+    Column("bound\nms", "bound_ms", number, 7),
+    Column("of bound\n%", "bound_share", lambda share: percent(middle(share)), 3),
+    Column("keys\nread", "keys_read", whole, 2),
+    Column("choosing\n%", "choosing_share", lambda share: percent(middle(share)), 5),
+    Column("steps in\na graph", "all", lambda row: f"{row['graph_replays']} of {row['steps']}", 6),
+    Column("KV device\nMiB", "kv_device_bytes", mebibytes, 4),
+    Column("of full\n%", "kv_device_share", percent, 9),
+    Column("KV host\nMiB", "kv_store_host_bytes", mebibytes, 4),
+)

@@ -7,9 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from loopserve_cli.bench.columns import Column, records_table, text
-from loopserve_cli.measure.figures import number, ranged, whole
-from loopserve_cli.measure.spread import middle
+from loopserve_cli.bench.columns import Column, records_table, text, typical
+from loopserve_cli.measure.figures import ranged, whole
 from loopserve_cli.output import output_console, titled
 
 Row = Mapping[str, Any]
@@ -76,11 +75,6 @@ def notes(shapes: Sequence[Row]) -> list[str]:
         lines.append(f"apart, first calls with all that they compile and tune: {words}")
         lines.append(f"apart, all that was prepared and warmed up: {sum(shape['prepare_s'] for shape in done):.1f} s")
     return lines
-
-
-def typical(values: Mapping[str, float]) -> str:
-    """The median alone."""
-    return number(middle(values))
 
 
 def share(value: float) -> str:

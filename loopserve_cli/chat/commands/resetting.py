@@ -28,27 +28,27 @@ def reset(session: Session, argument: str) -> None:
         return
     key = whole_name(name)
     check_known(session, name, key)
-    began = session.began
-    if key in began.others:
-        change(session, key, began.others[key])
+    initial = session.initial
+    if key in initial.others:
+        change(session, key, initial.others[key])
     elif key in SAMPLING:
-        session.sampling = replace(session.sampling, **{key: getattr(began.sampling, key)})
+        session.sampling = replace(session.sampling, **{key: getattr(initial.sampling, key)})
         session.note(f"{key} = {written(current(session, key))}")
     else:
-        change_profile(session, put_back(session.conversation.engine.profile, began.profile, key))
+        change_profile(session, put_back(session.conversation.engine.profile, initial.profile, key))
 
 
 def _reset_all(session: Session) -> None:
     """The profile first, which may be refused; then nothing was changed yet."""
-    began, told = session.began, []
-    if session.conversation.engine.profile != began.profile:
-        change_profile(session, began.profile)
+    initial, told = session.initial, []
+    if session.conversation.engine.profile != initial.profile:
+        change_profile(session, initial.profile)
         told.append("profile")
     for key in SAMPLING:
-        if getattr(session.sampling, key) != getattr(began.sampling, key):
-            told.append(f"{key} = {written(getattr(began.sampling, key))}")
-    session.sampling = began.sampling
-    for key, value in began.others.items():
+        if getattr(session.sampling, key) != getattr(initial.sampling, key):
+            told.append(f"{key} = {written(getattr(initial.sampling, key))}")
+    session.sampling = initial.sampling
+    for key, value in initial.others.items():
         if current(session, key) != value:
             change(session, key, value)
             told.append(f"{key} = {value}")
@@ -84,9 +84,9 @@ def changed(session: Session, key: str) -> bool:
 
 def began_with(session: Session, key: str) -> object:
     """What a setting was when the chat began; None where its profile had none."""
-    began = session.began
+    initial = session.initial
     if key in SAMPLING:
-        return getattr(began.sampling, key)
-    if key in began.others:
-        return began.others[key]
-    return value_in(began.profile, key)
+        return getattr(initial.sampling, key)
+    if key in initial.others:
+        return initial.others[key]
+    return value_in(initial.profile, key)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopserve_cli.measure.compare.past_run import PastRun
+from loopserve_cli.measure.figures import number
 from loopserve_cli.measure.fingerprint import differences
 
 # Hashes of a model tell that it changed, and nothing else that a person could read.
 HASHED = {"config": "configuration", "weights": "weights", "tokenizer": "tokenizer or chat template"}
 EXPLAINING = ("settings", "versions", "machine")
+# Two runs of one machine begin with about as many processes that want to run; from here on others were at work.
+LOAD_APART = 1.0
 LABELS = {"machine": "the machine's "}
 # Of the settings: what the model and the device turned out to be stands in lines of their own.
 TOLD_ELSEWHERE = ("model", "dtype", "device", "quant")
@@ -31,6 +34,7 @@ def others(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[
     device = before.facts.get("device"), now.facts.get("device")
     if None not in device and device[0] != device[1]:
         yield Other(f"device was {device[0]} and is {device[1]}", incomparable=True)
+    yield from _endpoints(_both(before, now, "endpoints"))
     yield from _dialogues(_both(before, now, "dialogues"))
     yield from _profiles(before, now, names)
     for name in EXPLAINING:
@@ -38,6 +42,7 @@ def others(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterator[
         shared = [key for key in was if key in is_now and key not in TOLD_ELSEWHERE]
         for text in differences({key: was[key] for key in shared}, {key: is_now[key] for key in shared}):
             yield Other(f"{LABELS.get(name, '')}{text}")
+    yield from _load(before.facts.get("load"), now.facts.get("load"))
 
 
 def _both(before: PastRun, now: PastRun, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -56,6 +61,14 @@ def _model(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other
     if "model" not in shared and "dtype" not in shared and "quant" not in shared:
         for name in shared:
             yield Other(f"the model's {HASHED[name]} changed", incomparable=True)
+
+
+def _endpoints(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
+    """Of servers that both runs asked, another model cannot be compared; another address may be the same server."""
+    was, now = facts
+    shared = [name for name in was if name in now]
+    for text in differences({name: was[name] for name in shared}, {name: now[name] for name in shared}):
+        yield Other(f"endpoint {text}", incomparable=".model was " in text)
 
 
 def _dialogues(facts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Iterator[Other]:
@@ -85,6 +98,12 @@ def _profiles(before: PastRun, now: PastRun, names: Mapping[str, str]) -> Iterat
 def _settings(was: Any, now: Any) -> Iterator[str]:
     for text in differences(was, now):
         yield text.replace(".settings.", ".", 1)
+
+
+def _load(before: Any, now: Any) -> Iterator[Other]:
+    """How busy the machine was over the minute before each run."""
+    if isinstance(before, list) and isinstance(now, list) and before and now and abs(before[0] - now[0]) >= LOAD_APART:
+        yield Other(f"the machine's load was {number(before[0])} and is {number(now[0])} as the run began")
 
 
 def some(names: Sequence[str]) -> str:

@@ -83,6 +83,7 @@ def facts_of(told: Mapping[str, Any], records: Iterable[TurnRecord]) -> dict[str
     options, environment = _table(_table(told, "command"), "options"), _table(told, "environment")
     facts["settings"] = {name: options[name] for name in SETTINGS if name in options}
     facts["machine"] = {name: environment[name] for name in MACHINE if name in environment}
+    facts["load"] = environment.get("loadavg")
     facts |= _table(told, "fingerprints")
     return {name: value for name, value in facts.items() if value}
 

@@ -13,7 +13,9 @@ from loopserve_cli.measure.compare.table import comparison_markdown, comparison_
 
 def show(comparisons: Iterable[Comparison], output: Console, markdown: bool = False) -> None:
     """Each comparison: its sentences first and last, between them what is not the same, and every figure."""
-    for comparison in comparisons:
+    for place, comparison in enumerate(comparisons):
+        if place:
+            output.print()
         if markdown:
             output.print(comparison_markdown(comparison), end="", soft_wrap=True)
             continue

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loopserve_cli.measure.endpoint.chunk import Call, Chunk, Usage
-from loopserve_cli.stats import ENDPOINT, TurnRecord, versions
+from loopserve_cli.stats import ENDPOINT, TurnRecord
 
-# What here took part: what the server runs is unknown.
-OURS = ("python", "loopserve")
 CountTokens = Callable[[str], int]
 
 
@@ -102,5 +100,4 @@ class Answer:
             itl_ms=[later - earlier for earlier, later in zip(self.stamps, self.stamps[1:], strict=False)],
             e2e_ms=end_ms,
             decode_tokens_per_s=(tokens - 1) / decode_ms * 1e3 if decode_ms else None,
-            versions={name: version for name, version in versions().items() if name in OURS},
         )

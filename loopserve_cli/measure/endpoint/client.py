@@ -60,7 +60,8 @@ class Client:
         self._key = key
         self.warn = warn
         self._sleep = sleep
-        self._names: tuple[str, ...] = ()
+        # Of the models that the server has, as far as it told.
+        self.names: tuple[str, ...] = ()
         self._http = httpx2.Client(
             timeout=httpx2.Timeout(options.patience_s, connect=CONNECT_S),
             limits=httpx2.Limits(keepalive_expiry=None),
@@ -89,8 +90,8 @@ class Client:
             refusal = _refusal(response, url)
         if refusal.is_page or refusal.status not in (HTTPStatus.OK, *NO_LIST):
             raise refusal.error(self._key)
-        self._names = refusal.names
-        return self._names
+        self.names = refusal.names
+        return self.names
 
     @contextlib.contextmanager
     def asked(self, body: Mapping[str, Any]) -> Iterator[Asked]:
@@ -119,7 +120,7 @@ class Client:
                 continue
             busy += 1
             if refusal.status not in BUSY or busy == TRIES:
-                raise refusal.error(self._key, self._names)
+                raise refusal.error(self._key, self.names)
             self._wait(refusal, FIRST_WAIT_S * 2 ** (busy - 1))
 
     def _wait(self, refusal: Refusal, otherwise_s: float) -> None:

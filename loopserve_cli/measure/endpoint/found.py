@@ -7,6 +7,7 @@ from dataclasses import replace
 from loopserve_cli.endpoint_options import EndpointOptions
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.endpoint.client import Client
+from loopserve_cli.measure.endpoint.refusal import listed
 from loopserve_cli.nearest import hint
 
 
@@ -26,4 +27,4 @@ def found(client: Client, otherwise: str | None = None) -> EndpointOptions:
     if not names:
         raise UsageError(f"{options.url} does not tell what models it has; give --endpoint-model NAME")
     near = hint(otherwise, names) if otherwise is not None else ""
-    raise UsageError(f"{options.url} has {', '.join(names)}; give one as --endpoint-model{near}")
+    raise UsageError(f"{options.url} has {listed(names)}; give one as --endpoint-model{near}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -19,6 +19,8 @@ from loopserve_cli.measure.endpoint.key import Key
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 NO_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 WRONG = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+# A hub has hundreds of models.
+MOST_NAMES = 10
 CHECK = "check the URL, which ends in /v1 as a rule"
 
 
@@ -71,7 +73,7 @@ class Refusal:
         line = f"{self.url}: {self._line(key)}"
         wrong_model = self.status in WRONG and not self.is_page and "model" in self.said.lower()
         if wrong_model and models:
-            line += f"; it has {', '.join(models)}: give one as --endpoint-model"
+            line += f"; it has {listed(models)}: give one as --endpoint-model"
         of_use = wrong_model or self.status in NO_KEY or 300 <= self.status < 400
         return (UsageError if of_use else EndpointError)(key.hidden_in(line))
 
@@ -88,6 +90,12 @@ class Refusal:
         if self.status == HTTPStatus.OK:
             return f"it answered without a stream{said}; it must know stream: true"
         return f"it answered {self.status}{said}"
+
+
+def listed(models: Sequence[str]) -> str:
+    """The names of models, for a line."""
+    more = len(models) - MOST_NAMES
+    return ", ".join(models[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _json(body: str) -> Any:

@@ -63,7 +63,9 @@ def _rows(values: Mapping[str, Any], prefix: str) -> Iterator[Row]:
 def _text(value: Any) -> str:
     if value is None:
         return UNKNOWN
-    if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_text(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"

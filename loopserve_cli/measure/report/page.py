@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopserve_cli.measure.report import by_head, by_turn, charts
+from loopserve_cli.measure.report import by_head, by_turn, charts, dialogues
 from loopserve_cli.measure.report.facts import command_line, options_rows, profile_facts, rows_of
 from loopserve_cli.measure.report.marks import mark
 from loopserve_cli.measure.report.packed import packed, source_hash
+from loopserve_cli.measure.report.saved import saved
 from loopserve_cli.measure.verdict import Verdict
 from loopserve_cli.measure.verdict_lines import sentence
 from loopserve_cli.measure.verdict_table import LEGEND, known_columns
@@ -19,14 +20,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 NAME = "report.html"
-# Bytes of the page that dialogues may take, and each file that can be saved from it: with the library, under 6 MB.
-MOST_DIALOGUES, MOST_SAVED = 2_000_000, 700_000
-MOST_UNPACKED = 40 * MOST_SAVED  # letters; nothing measured is packed as well as that
+MOST_FAILED = 500  # turns that are listed
 DRAWN = (
     "conversation_id turn profile repeat model device dtype error tokens_logical ttft_ms tpot_ms keys_read kl_mean "
     "kv_store_device_bytes kv_store_host_bytes working_set_bytes"
 ).split()
-FEWEST_DIALOGUES = 2  # from which on there is something to say of all of them
 
 
 def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -34,9 +32,10 @@ def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -
     # Only what is drawn: the lists and texts of a hundred thousand records take their time.
     records = [TurnRecord(**{name: row[name] for name in DRAWN if name in row}) for row in document["records"]]
     profiles = list(dict.fromkeys([*document["summary"], *(record.profile or "n/a" for record in records)]))
-    by_name = _by_dialogue(records)
-    dialogues, known = _dialogues(by_name, profiles, heads)
-    shown = _fitting(dialogues)
+    by_name = dialogues.by_name(records)
+    drawn, known = dialogues.drawn(by_name, profiles, heads)
+    shown = dialogues.fitting(drawn)
+    failed = [record for record in records if record.error is not None]
     code, library = _source("report.js"), charts.library()
     environment = _environment()
     return environment.get_template(NAME).render(
@@ -50,56 +49,20 @@ def page(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]] = ()) -
         profiles=[(number, name, mark(number)) for number, name in enumerate(profiles)],
         measures=[(measure, measure.key in known) for measure in by_turn.MEASURES],
         shown=shown,
-        left_out=len(dialogues) - len(shown),
-        heat=_heat_profiles(dialogues, profiles),
-        failed=[record for record in records if record.error is not None],
+        left_out=len(drawn) - len(shown),
+        heat=_heat_profiles(drawn, profiles),
+        against=document.get("baseline", {}).get("sentences", []),
+        against_context=document.get("baseline", {}).get("context", []),
+        failed=failed[:MOST_FAILED],
+        failures=len(failed),
         command=command_line(document["command"]),
         options=options_rows(document["command"]),
         facts=profile_facts(document["command"]),
         environment=rows_of(document["environment"]),
-        saved=_saved(document, heads),
+        saved=saved(document, heads),
         facts_line=_facts_line(document, records, by_name, profiles),
         **_verdict(document),
     )
-
-
-def _by_dialogue(records: Iterable[TurnRecord]) -> dict[str, list[TurnRecord]]:
-    found: dict[str, list[TurnRecord]] = {}
-    for record in records:
-        found.setdefault(record.conversation_id or "n/a", []).append(record)
-    return found
-
-
-def _dialogues(
-    by_name: Mapping[str, Sequence[TurnRecord]], profiles: Sequence[str], heads: Iterable[Mapping[str, Any]]
-) -> tuple[list[dict[str, Any]], set[str]]:
-    """What is drawn of each dialogue, that of all of them first where there are several, and which measures are known.
-
-    In each of them `heads` holds, by profile, what was chosen, None for one that chose nothing.
-    """
-    of_heads, of_all_heads = by_head.by_dialogue(heads)
-    made: list[dict[str, Any]] = []
-    figures = []
-    for name, records in by_name.items():
-        series, found = by_turn.of_dialogue(records, profiles)
-        figures.append(found)
-        made.append({"name": name, "series": series, "heads": _in_order(of_heads.get(name, {}), profiles)})
-    if len(made) >= FEWEST_DIALOGUES:
-        together = {"series": by_turn.of_all(figures, profiles), "heads": _in_order(of_all_heads, profiles)}
-        made.insert(0, {"name": None, "count": len(by_name)} | together)
-    return made, by_turn.known(figures)
-
-
-def _in_order(by_profile: Mapping[str, Any], profiles: Sequence[str]) -> list[Any]:
-    return [by_profile.get(name) for name in profiles]
-
-
-def _fitting(dialogues: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many of them, from the first, as the page has room for; no more of them are looked at than twice that."""
-    count = 2
-    while count < len(dialogues) and len(packed(json.dumps(dialogues[: 2 * count]))) <= MOST_DIALOGUES:
-        count *= 2
-    return dialogues[:count]
 
 
 def _data(profiles: Sequence[str], shown: Sequence[Mapping[str, Any]], known: set[str]) -> dict[str, Any]:
@@ -157,30 +120,6 @@ def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _saved(document: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
-    """The files that can be saved from the page: their names, and what they hold, None for one that is too large."""
-    summary = {key: value for key, value in document.items() if key != "records"}
-    files = {
-        "records.jsonl": (json.dumps(row, ensure_ascii=False) + "\n" for row in document["records"]),
-        "summary.json": iter([json.dumps(summary, indent=2, ensure_ascii=False) + "\n"]),
-        "heads.jsonl": (json.dumps(row, ensure_ascii=False) + "\n" for row in heads),
-    }
-    return [(name, _held(parts)) for name, parts in files.items() if name != "heads.jsonl" or heads]
-
-
-def _held(parts: Iterator[str]) -> str | None:
-    """The text, packed; None, and no more than the beginning is read, where the page has no room for it."""
-    text: list[str] = []
-    length = 0
-    for part in parts:
-        text.append(part)
-        length += len(part)
-        if length > MOST_UNPACKED:
-            return None
-    whole = packed("".join(text))
-    return whole if len(whole) <= MOST_SAVED else None
-
-
 def _title(document: Mapping[str, Any], dialogues: Mapping[str, object]) -> str:
     name = str(document["command"].get("name", "run"))
     return f"{name} of {next(iter(dialogues))}" if len(dialogues) == 1 else f"{name} of {len(dialogues):,} dialogues"
@@ -207,7 +146,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("loopserve_cli.measure.report", "page"),
+        loader=PackageLoader("loopserve_cli.measure.report", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -218,4 +157,4 @@ def _environment() -> Environment:
 def _source(name: str) -> str:
     from importlib.resources import files
 
-    return files("loopserve_cli.measure.report").joinpath("page", name).read_text(encoding="utf-8")
+    return files("loopserve_cli.measure.report").joinpath("assets", name).read_text(encoding="utf-8")

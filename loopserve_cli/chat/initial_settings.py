@@ -10,7 +10,7 @@ from loopserve_cli.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class InitialSettings:
     """The settings as the command line and the files had them.
 
     `others` are those that are neither sampling nor of the profile, as `/set` writes them.

@@ -2,8 +2,10 @@
 (async () => {
   const byId = (name) => document.getElementById(name);
   const UNKNOWN = "n/a";
-  // Profiles stand beside each other, by so much of a turn, where their figures are the same.
-  const APART = 0.05;
+  // Profiles stand beside each other, that one with the same figures hides none: by so much of all turns, and together
+  // by no more of a turn than that it is still told from the next.
+  const APART = 0.008;
+  const TOGETHER = 0.6;
   const CROWDED = 50; // turns, from which on markers are small
 
   async function unpacked(id) {
@@ -78,7 +80,10 @@
 
   function trace(skeleton, row, number, series) {
     if (!row) return { ...skeleton, x: [], y: [], visible: false };
-    const shift = APART * (number - (data.profiles.length - 1) / 2);
+    const others = data.profiles.length - 1;
+    const span = series.turns[series.turns.length - 1] - series.turns[0];
+    const apart = Math.min(TOGETHER / Math.max(others, 1), Math.max(APART * span, 0.05));
+    const shift = apart * (number - others / 2);
     const name = escaped(data.profiles[number]);
     const tokens = (place) => (series.tokens[place] === UNKNOWN ? "" : ` · ${series.tokens[place]} tokens`);
     return {
