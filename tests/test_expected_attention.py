@@ -117,7 +117,8 @@ def test_of_every_known_architecture_queries_are_those_before_rope(kind: str, mo
         engine.rewind(0 if turn == 0 else len(engine.tokens))
         run(engine, some_ids(20 if kind in ("mistral", "gemma2") else 60, seed=turn), max_new_tokens=1)
         states = engine._state.decode._layers
-        assert bool(states) == (kind != "gemma2")  # whose scores are soft-capped
+        if turn == 0:
+            assert bool(states) == (kind != "gemma2")  # whose scores are soft-capped
         for number, state in states.items():
             exact = query_statistics(seen[number][0][:, sinks:].double())
             assert state.statistics is not None and state.statistics.count == exact.count
