@@ -161,7 +161,7 @@ def test_a_name_with_settings_loads_as_it_was_made() -> None:
         (
             "quest",
             ["budget=100"],
-            "Quest: every token reads the 6 pages of 16 keys that its query may look at most; dense",
+            "Quest: after 2 dense layers every token reads the 6 pages of 16 keys that it may look",
         ),
         (
             "expected-attention",
