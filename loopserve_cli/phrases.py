@@ -27,7 +27,7 @@ PHRASES: dict[str, dict[str, str]] = {
         "adakv": "SnapKV's scores choose {budget} keys per head on average, shared out over a layer's heads",
         "h2o": "{hitters} heavy hitters of this turn and {latest} recent keys per head, once",
         "progressive": "{beginning} {budget} keys per head, chosen anew every {interval}",
-        "quest": "after {dense_layers} dense layers every token reads the {most} pages of {page} keys that it may look at most",
+        "quest": "after {dense_layers} dense layers a token reads the {most} pages of {page} keys it may look at most",
         "expected_attention": "what the next {future} queries can be expected to look at, {budget} keys per head, once",
     },
 }

@@ -161,7 +161,7 @@ def test_a_name_with_settings_loads_as_it_was_made() -> None:
         (
             "quest",
             ["budget=100"],
-            "Quest: after 2 dense layers every token reads the 6 pages of 16 keys that it may look",
+            "Quest: after 2 dense layers a token reads the 6 pages of 16 keys it may look at most; dense",
         ),
         (
             "expected-attention",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import tiny
 import torch
 from attention_oracle import relative_rms
+from recorded_step import RecordedCapture
 from test_engine import run, some_ids
 from test_keep import GROUPS, HEADS, SCALING, decoded, policy_of, random_parts
+from test_stepper import captured, gpu_like  # noqa: F401
 from torch import Tensor
 
 from loopserve_cli.engine.engine import Engine
@@ -152,6 +155,36 @@ def test_the_host_tier_streams_what_is_read_and_no_key_for_choosing() -> None:
     prefill = layers * groups * 2 * 200 * row
     chosen = sum(20 + keys % 4 for keys in range(201, 205))
     assert record.streamed_bytes == prefill + layers * groups * 2 * chosen * row
+
+
+@pytest.mark.parametrize("tier", ["device", "host"])
+def test_a_saved_dialogue_and_one_in_another_tier_go_on_as_before(tier: str, tmp_path: Path) -> None:
+    straight, moved, taken_up = quest(), quest(), quest(tier=tier)
+    for engine in (straight, moved):
+        run(engine, some_ids(90), max_new_tokens=20)
+    moved.save(tmp_path / "x.kv.safetensors")
+    moved.set_profile(quest(tier=tier).profile)
+    taken_up.restore(taken_up.saved(tmp_path / "x.kv.safetensors"))
+    for turn in range(2):
+        ids = some_ids(30, seed=turn + 1)
+        expected, record = run(straight, ids, max_new_tokens=20)
+        for engine in (moved, taken_up):
+            got, ours = run(engine, ids, max_new_tokens=20)
+            assert got == expected and ours.reselections == record.reselections == 18
+
+
+@pytest.mark.usefixtures("gpu_like")
+def test_a_replayed_step_chooses_anew_and_its_choice_is_not_timed() -> None:
+    eager, replayed = quest(), quest()
+    captured(replayed, RecordedCapture)
+    for turn in range(2):  # the first outgrows the budget while it answers
+        ids = some_ids(15 + 30 * turn, seed=turn)
+        expected, record = run(eager, ids, max_new_tokens=40)
+        got, ours = run(replayed, ids, max_new_tokens=40)
+        assert got == expected and ours.graph_refusal is None
+        assert ours.reselections == record.reselections == (38 if turn else 39 - (25 - 15) - 1)
+        assert ours.graph_replays is not None and ours.graph_replays >= 39 - 4
+        assert ours.reselect_ms is None and record.reselect_ms is not None
 
 
 def test_a_tier_that_evicts_is_refused() -> None:
