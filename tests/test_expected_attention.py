@@ -8,12 +8,14 @@ import pytest
 import tiny
 import torch
 from attention_oracle import relative_rms
+from launches import counted
 from test_engine import run, some_ids
 from test_keep import chosen, policy_of
 from test_tiers import engine_of
 from torch import Tensor
 
 from loopserve_cli.engine.engine import Engine
+from loopserve_cli.engine.layer_decoding import spread
 from loopserve_cli.engine.rope import find_rope
 from loopserve_cli.errors import UsageError
 from loopserve_cli.policies.keep import ExpectedQueries, ScoringWindow
@@ -96,6 +98,21 @@ def test_long_histories_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(whole.sum(1), torch.ones(2))
 
 
+def test_a_choice_is_few_launches_and_no_wait() -> None:
+    """Of one layer of an 8B model at 32k, on tensors without memory; a prompt's chunk is fewer still."""
+    meta = {"dtype": torch.bfloat16, "device": "meta"}
+    query, key = torch.empty(32, 2048, 128, **meta), torch.empty(8, 32768, 128, **meta)
+    tables = torch.empty(2, 2048, 128, device="meta")
+    with counted() as prompt:
+        statistics = spread(spread(None, query, (tables[0], tables[1])), query, (tables[0], tables[1]))
+    expected = ExpectedQueries(statistics, lambda places: (tables[0, : len(places)], tables[1, : len(places)]), 32768)
+    window = ScoringWindow(query[:, :0], torch.arange(0), key, 0.1, expected=expected, value=key)
+    with counted() as choice:
+        policy_of("expected_attention").choose([window])
+    assert choice.waits.total() == prompt.waits.total() == 0
+    assert 10 < choice.launches <= 80 and 10 < prompt.launches <= 40
+
+
 @pytest.mark.parametrize("kind", TURNING)
 def test_of_every_known_architecture_queries_are_those_before_rope(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the model's own projections and norms give, of the rows after the sinks, in two turns."""
@@ -140,7 +157,8 @@ def test_chunks_of_a_prefill_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_whose_positions_are_not_known_is_refused_in_a_line() -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    gpt2 = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_layer=1, n_head=2, n_embd=16, vocab_size=50))
+    small = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "bos_token_id": None, "eos_token_id": None}
+    gpt2 = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **small))
     assert find_rope(gpt2) is None
     scaled = tiny.configuration("llama")
     scaled.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}

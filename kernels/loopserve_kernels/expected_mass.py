@@ -23,14 +23,13 @@ def expected_mass(mean: Tensor, covariance: Tensor, key: Tensor, scaling: float)
     mean [H, D] and covariance [H, D, D] of the queries where they will stand, fp32; key [G, N, D], H a multiple of G.
     Plain torch on every device, and no wait.
     """
-    groups, keys, _ = key.shape
+    groups = key.shape[0]
     means = mean.unflatten(0, (groups, -1)) * scaling
-    squares = covariance.unflatten(0, (groups, -1)) * (scaling**2 / 2)
-    logits = torch.empty(groups, means.shape[1], keys, dtype=torch.float32, device=key.device)
-    for first in range(0, keys, BLOCK):
-        own = slice(first, min(first + BLOCK, keys))
-        rows = key[:, own].float()
-        logits[:, :, own] = means @ rows.transpose(1, 2)
-        for member in range(means.shape[1]):
-            logits[:, member, own] += torch.bmm(rows, squares[:, member]).mul_(rows).sum(2)
-    return logits.softmax(2).mean(1)
+    # The covariances of a group's heads side by side, [G, D, members x D]: one product for all of them.
+    spreads = covariance.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2) * (scaling**2 / 2)
+    logits = []
+    for rows in key.split(BLOCK, dim=1):
+        rows = rows.float()
+        squares = (rows @ spreads).unflatten(2, (means.shape[1], -1)).mul_(rows[:, :, None]).sum(3)
+        logits.append(torch.baddbmm(squares.transpose(1, 2), means, rows.transpose(1, 2)))
+    return torch.cat(logits, 2).softmax(2).mean(1)
