@@ -17,10 +17,14 @@ from test_keep import GROUPS, HEADS, SCALING, decoded, policy_of, random_parts
 from test_stepper import captured, gpu_like  # noqa: F401
 from torch import Tensor
 
+from loopserve_cli.config import ModelOptions, SamplingOptions
+from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine import loader
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.engine.host_tier import TAIL
 from loopserve_cli.errors import UsageError
 from loopserve_cli.policies.keep import ScoringWindow
+from loopserve_cli.policies.keep.quest import Quest
 from loopserve_cli.profile import load_profile
 from loopserve_kernels.page_bounds import PageBounds
 from loopserve_kernels.page_index import page_index
@@ -58,6 +62,31 @@ def test_the_pages_are_those_of_a_plain_quest(keys: int, budget: int, page: int,
     expected = plain_quest(query[:, 0], key, budget, page, pool)
     assert chosen.index.tolist() == expected and chosen.count.tolist() == [len(row) for row in expected]
     assert len(expected[0]) + 1 <= max(budget, page) and chosen.total == GROUPS * len(expected[0])
+
+
+def test_the_demo_model_s_queries_choose_the_pages_of_a_plain_quest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every step of an answer, in every layer but the first two."""
+    talk = Conversation(Engine(loader.load(ModelOptions(device="cpu")), load_profile("quest+keep.budget=64")))
+    chosen: list[tuple[Tensor, Tensor, Tensor]] = []
+    real = Quest.choose_pages
+
+    def noted(policy: Quest, query: Tensor, bounds: PageBounds, position: Tensor) -> Tensor:
+        pages = real(policy, query, bounds, position)
+        chosen.append((query.clone(), position.clone(), pages))
+        return pages
+
+    monkeypatch.setattr(Quest, "choose_pages", noted)
+    for text in ["The colour of Anna is red. The home of Bert is Rome."] * 4 + ["What is the colour of Anna?"]:
+        list(talk.ask(text, SamplingOptions(max_new_tokens=12)))
+    assert len(chosen) > 40 and len(chosen) % 2 == 0
+    differ = set()
+    for number, (query, position, pages) in enumerate(chosen):
+        layer = talk.engine._store.layers[2 + number % 2]
+        key = layer.rows()[0][0, :, : int(position)]
+        expected = plain_quest(query, key, 64, 16, "max")
+        assert page_index(pages, 16, position)[0][:, : len(expected[0])].tolist() == expected
+        differ.add(str(pages.tolist()))
+    assert len(differ) > 10, "steps and layers choose otherwise"
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
