@@ -237,8 +237,7 @@ def with_budget(kind: str, profile: str, budget: int, *more: str) -> Engine:
     return Engine(tiny.loaded(kind), load_profile(profile).with_overrides([f"keep.budget={budget}", *more]))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "profile"), tiny.with_profiles(PROFILES))
 def test_a_large_budget_gives_full_attentions_tokens_over_five_turns(kind: str, profile: str) -> None:
     full, ours = Engine(tiny.loaded(kind), load_profile("full")), with_budget(kind, profile, 4096)
     for turn in range(5):

@@ -16,17 +16,7 @@ from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.profile import load_profile
 
-PROFILES = (
-    "full",
-    "loopserve",
-    "loopserve-prefill",
-    "snapkv",
-    "adakv",
-    "h2o",
-    "streaming-llm",
-    "quest",
-    "expected-attention",
-)
+PROFILES = ("full", "loopserve", "loopserve-prefill", "snapkv", "adakv", "h2o", "streaming-llm", "quest")
 TIERS = ("device", "host", "evict")
 TEXTS = ("The room of Miro Falk is 417.", "Hello.", "The code of Lena Dorn is 8823, and of Ari Holt it is 19.", "Why?")
 # A turn is a text, how many tokens may come, and after how many it is cancelled.

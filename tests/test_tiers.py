@@ -32,8 +32,7 @@ def engine_of(profile: str, tier: str, kind: str = "llama", budget: int = 24) ->
     return Engine(endless, load_profile(profile).with_overrides([*changes, f"retain.tier={tier}"]))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "profile"), tiny.with_profiles(PROFILES))
 def test_the_host_tier_gives_the_devices_tokens_over_turns_with_rewinds(kind: str, profile: str) -> None:
     device, host = (engine_of(profile, tier, kind) for tier in ("device", "host"))
     for turn in range(4):
