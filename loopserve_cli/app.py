@@ -150,7 +150,7 @@ def report(
 @takes(options=compare_flags)
 def compare(options: CompareOptions, json: Json = False) -> int:
     """Say what changed from one replay to another beyond noise, turn by turn."""
-    from loopserve_cli.replay.compare import run
+    from loopserve_cli.replay.compare_command import run
 
     return run(replace(options, json=json))
 

@@ -416,7 +416,9 @@ CASES = {
         "/dev/full: cannot be written: not a regular file; give another name",
     ),
     # bench and doctor
-    "bench: no tokens": Case("bench turns --tokens 0", 2, "--tokens is 0, but must be at least 1"),
+    "bench: no tokens": Case(
+        "bench turns --tokens 0", 2, "--tokens: '0' is no length from 1 to 16777216; write for example 4096 or 16k"
+    ),
     "bench: one new token": Case("bench turns --new-tokens 1", 2, "--new-tokens is 1, but must be at least 2"),
     "bench: no rounds": Case("bench turns --rounds 0", 2, "--rounds is 0, but must be at least 1"),
     "bench: fewer tokens than turns": Case(

@@ -537,7 +537,7 @@ def test_every_profile_fits_the_terminal(tiny_model: Path, capsys, monkeypatch):
     for rows in (summary["prompt"], *(turn["variants"] for turn in summary["dialogue"])):
         for row in rows.values():
             row["ttft_ms"] = {"median": 151_338.0, "low": 1.0, "high": 1.0}
-            row["ttft_ratio"] = row["ttft_ratio"] and {"median": 10.25, "low": 1.0, "high": 1.0}
+            row["ttft_ratio"] = row["ttft_ratio"] and {"median": 0.08, "low": 1.0, "high": 1.0}
     assert title.startswith("demo dialogue, 2 tokens out: ")
     capsys.readouterr()
     for width, turns in {80: 2, 100: 4}.items():
@@ -548,7 +548,7 @@ def test_every_profile_fits_the_terminal(tiny_model: Path, capsys, monkeypatch):
         print_comparison(summary, title)
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= width
-        assert "…" not in out and "151,338 x10.25" in out
+        assert "…" not in out and "151,338 x12.50" in out  # as in the verdict below, above 1 is faster
         for name in profile_names():
             assert sum(line.split()[:1] == [name] for line in out.splitlines()) == 4
         assert out.count("turn 13") == 2

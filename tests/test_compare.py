@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from loopserve_cli.app import main
 from loopserve_cli.errors import UsageError
 from loopserve_cli.measure.compare.comparison import Comparison, check_common, compare_runs, paired_names
 from loopserve_cli.measure.compare.lines import NOTHING, comparison_lines, context_lines, heading, sentence
 from loopserve_cli.measure.compare.past_run import PastRun, read_run
+from loopserve_cli.measure.compare.shown import show
 from loopserve_cli.measure.compare.table import comparison_markdown, rows
 from loopserve_cli.measure.gates import parse_gate
 from loopserve_cli.measure.interval import Place
@@ -277,6 +279,45 @@ def test_worse_fails_for_times_kl_keys_and_failures_with_both_numbers() -> None:
     assert failures("worse", lost)[0] == "gate worse failed: full failed is 1, baseline 0"
     other = compare_runs(past(records("fast")), past([replace(r, conversation_id="e") for r in records("fast")]))
     assert failures("worse", other) == ["gate worse failed: no turn can be compared with the baseline"]
+
+
+def test_what_the_later_run_does_not_know_may_be_worse() -> None:
+    unknown = changed(lambda r: replace(r, kl_mean=None, tpot_ms=None) if r.profile == "fast" else r)
+    for text in ("worse", "worse_beside_full"):
+        assert failures(text, unknown) == [
+            f"gate {text} failed: fast tpot_ms is n/a, baseline 10.0: what is unknown may be worse",
+            f"gate {text} failed: fast kl_mean is n/a, baseline 0.01: what is unknown may be worse",
+        ]
+    known = [replace(r, kl_mean=None, tpot_ms=None) for r in records()]
+    assert failures("worse", compare_runs(past(known), past(records()))) == []
+
+
+def test_a_run_whose_turns_all_failed_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = changed(lambda r: replace(r, error="lost"))
+    assert comparison_lines(comparison)[1:] == ["no turn ended well in both, so nothing is compared"]
+    show([comparison], Console(width=80))
+    assert "figure" not in capsys.readouterr().out
+
+
+def test_a_single_turn_has_no_interval() -> None:
+    one = [turn("fast", 1)]
+    assert heading(changed(lambda r: r, one)) == "a against a: 1 turn in both"
+    cells = {name: change for _, name, *_, change in rows(changed(slower(2, "fast"), one))}
+    assert cells["first token ms"] == "2.00x slower (one turn: no interval)"
+    assert cells["next tokens ms"] == "as before (one turn: no interval)"
+
+
+def test_an_interval_that_holds_no_change_among_others_does_not_say_as_before() -> None:
+    noisy = [0.5, 2.2, 0.9, 1.3, 1.0, 0.8]
+
+    def change(record: TurnRecord) -> TurnRecord:
+        by = noisy[(record.turn or 1) - 1]
+        return replace(record, ttft_ms=(record.ttft_ms or 0) * by, kl_mean=0.01 * by)
+
+    cells = {name: said for _, name, *_, said in rows(changed(change, records("fast")))}
+    assert cells["first token ms"].startswith("no change shown (0.")
+    assert cells["KL"].startswith("no change shown (-0.")
+    assert cells["keys read"] == "as before (1.00 to 1.00)"
 
 
 def test_worse_beside_full_lets_a_slow_machine_pass_and_a_slow_profile_not() -> None:

@@ -19,9 +19,11 @@ from loopserve_cli.chat.commands import dispatch
 from loopserve_cli.chat.commands.files import header
 from loopserve_cli.config import ChatOptions, ModelOptions, SamplingOptions
 from loopserve_cli.conversation import Conversation
+from loopserve_cli.engine.events import TurnDone
 from loopserve_cli.errors import TranscriptError
 from loopserve_cli.messages import Message
-from loopserve_cli.replay import book, runner
+from loopserve_cli.replay import book
+from loopserve_cli.stats import TurnRecord
 from loopserve_cli.transcript import Header, TranscriptWriter, read_dialogues, resume
 
 OLD = "2026-01-09T10:00:00"
@@ -132,7 +134,7 @@ def test_all_dialogues_of_a_replay_have_one_date(monkeypatch: pytest.MonkeyPatch
         def turn(self, ids: list[int], *rest: Any) -> Any:
             self.began.append(self.tokenizer.decode(self.tokens + ids)[:19])
             self.tokens += ids
-            yield runner.TurnDone(runner.TurnRecord(finish_reason="stop"))
+            yield TurnDone(TurnRecord(finish_reason="stop"))
 
     class Clock(book.datetime):  # type: ignore[misc]
         count = 0

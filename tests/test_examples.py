@@ -16,7 +16,7 @@ RUNS = (
     "chat.run",
     "replay.run",
     "replay.report_command.run",
-    "replay.compare.run",
+    "replay.compare_command.run",
     "transcript.convert",
     "doctor.run",
     "models.run",

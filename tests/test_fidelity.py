@@ -101,6 +101,36 @@ def test_the_nll_is_that_of_a_plain_forward_pass(tmp_path: Path, capsys: pytest.
         assert record["nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-4)
 
 
+def test_the_kl_is_that_of_a_plain_forward_pass_that_sees_as_little(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """StreamingLLM's keys are known beforehand: the first and the last of the prompt, and all of the answer."""
+    sinks, budget = 4, 12
+    words = dialogue(tmp_path, SAID[:1])
+    _, found, _ = replayed(capsys, options(words, "full", f"streaming-llm+keep.budget={budget}"))
+    said = [{"role": "user", "content": SAID[0][0]}, {"role": "assistant", "content": SAID[0][1]}]
+    begins, ids = len(ids_of(said[:1], generation_prompt=True)), ids_of(said, generation_prompt=False)
+    assert begins > budget
+    sees = torch.ones(len(ids), len(ids)).tril().bool()
+    little = sees.clone()
+    little[begins:, sinks : begins - (budget - sinks)] = False
+    plain = tiny.model("llama", "eager")
+
+    def likely(seen: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[None, None]
+        with torch.no_grad():
+            return plain(torch.tensor([ids]), attention_mask=mask).logits[0].double().log_softmax(-1)[begins - 1 : -1]
+
+    full, cut = likely(sees), likely(little)
+    [_, [record]] = found.values()
+    assert record["kl_mean"] == pytest.approx(float((full.exp() * (full - cut)).sum(-1).mean()), rel=1e-3) and (
+        record["kl_mean"] > 0.01
+    )
+    assert record["agreement"] == float((full.argmax(-1) == cut.argmax(-1)).double().mean())
+    answer = torch.tensor(ids[begins:])[:, None]
+    assert record["nll_change"] == pytest.approx(float((full - cut).gather(1, answer).mean()), rel=1e-3, abs=1e-5)
+
+
 def ids_of(said: list[dict[str, str]], generation_prompt: bool) -> list[int]:
     text = tiny.tokenizer().apply_chat_template(said, tokenize=False, add_generation_prompt=generation_prompt)
     return list(tiny.tokenizer()(text, add_special_tokens=False).input_ids)

@@ -86,7 +86,7 @@ def test_a_changed_profile_is_named_wherever_profiles_are(
     words: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from loopserve_cli import profile
-    from loopserve_cli.bench.comparison import profiles_compared
+    from loopserve_cli.bench.comparison import profiles_by_name
     from loopserve_cli.bench.options import TurnsOptions
 
     asked: list[TurnsOptions] = []
@@ -98,6 +98,6 @@ def test_a_changed_profile_is_named_wherever_profiles_are(
     assert app.main(["bench", "turns", *words.split()]) == 0
     [options] = asked
     if options.profiles:
-        assert [one.name for one in profiles_compared(options)][: len(names)] == names
+        assert list(profiles_by_name(options))[: len(names)] == names
     else:
         assert [profile.load_profile(options.profile).name] == names

@@ -176,6 +176,14 @@ def test_one_profile_beside_another_shows_both_numbers():
     assert "A kl_mean.mean is n/a" in failures("B.ttft_ms > 1000 or A.kl_mean > 1", *records)[0]
 
 
+def test_what_is_no_number_fails():
+    record = TurnRecord(profile="A", ttft_ms=100.0)
+    for text in ("A.ttft_ms + inf - inf > 1e9", "1 < 0 * inf * A.ttft_ms"):
+        assert failures(text, record) == [f"gate {text} failed: a side of it is no number"]
+    assert failures("A.ttft_ms > inf", record) == []
+    assert failures("A.failed > 0 and A.ttft_ms / A.failed > 1", record) == []
+
+
 def test_ratios_and_their_bounds_are_measures_of_all_but_whom_they_are_against():
     records = [
         TurnRecord(profile=p, conversation_id="d", turn=turn, repeat=1, ttft_ms=time * turn, output_text=said)

@@ -398,3 +398,7 @@ def test_a_folder_without_a_run_has_no_report(tmp_path, capsys) -> None:
     (tmp_path / "run.json").write_text("{")
     assert app.main(["report", str(tmp_path)]) == 2
     assert "run.json: is damaged, so there is no report of it" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"command": 5}')
+    (tmp_path / "records.jsonl").write_text(json.dumps(TurnRecord(turn=1).to_json()) + "\n")
+    assert app.main(["report", str(tmp_path)]) == 2
+    assert "run.json: is damaged, so there is no report of it" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_a_terminal_has_a_table_that_is_gone_at_the_end() -> None:
         clock.now = 1.0
         watch.ended(record(1, "full", 300.0, 30.0))
         clock.now = 2.0
-        watch.ended(record(1, "fast", 100.0, 15.0))
+        watch.ended(record(1, "fast", 100.0, 15.0, kl_mean=0.00041))
         clock.now = 3.0
         before = len(file.getvalue())
         watch.event(PrefillProgress(512, 2048))
@@ -121,7 +121,7 @@ def test_a_terminal_has_a_table_that_is_gone_at_the_end() -> None:
     for part in ("x · full · repeat 1/2 · prefill 512/2,048 tokens", "2/8 turns", "3 s gone, 5 s left"):
         assert part in drawn
     rows = [line.split() for line in drawn.splitlines() if line.strip().startswith(("full ", "fast "))]
-    assert rows == [["full", "1", "300", "30.0"], ["fast", "1", "100", "3.00x", "15.0", "2.00x"]]
+    assert rows == [["full", "1", "300", "30.0", "n/a"], ["fast", "1", "100", "3.00x", "15.0", "2.00x", "0.00041"]]
     assert all(len(line) <= 80 for line in drawn.split("\x1b[2K")[-1].splitlines())
     assert file.getvalue().endswith("\x1b[2K")
 

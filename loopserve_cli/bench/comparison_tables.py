@@ -28,7 +28,7 @@ def print_comparison(summary: Mapping[str, Any], title: str) -> None:
     turns = shown_turns(summary, console)
     console.print(title, style="bold")
     for measure, name in TIMES.items():
-        console.print(titled(f"{name}, ms, and its ratio to {baseline}'s", times_table(summary, turns, measure)))
+        console.print(titled(f"{name}, ms, and {baseline}'s over it", times_table(summary, turns, measure)))
     console.print(titled("memory after the longest turn, and agreement", memory_table(summary)))
     for line in legend(summary, turns):
         console.print(line)
@@ -40,7 +40,7 @@ def print_comparison(summary: Mapping[str, Any], title: str) -> None:
 def legend(summary: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the figures mean, and whether those who attend to everything said the same."""
     baseline, every = summary["baseline"], summary["dialogue"]
-    lines = [f"x is the time over {baseline}'s in the same round: under 1 it is faster; medians, --json has the spread"]
+    lines = [f"x is {baseline}'s time over a variant's in the same round: above 1 that is faster; medians"]
     rows = [row for variants in (summary["prompt"], *(turn["variants"] for turn in turns)) for row in variants.values()]
     if any(found.no_difference for row in rows for time in TIMES if (found := interval_of(row, time))):
         lines.append(f"{NOTHING_SHOWN} stands for x where the 95% interval holds 1: {NO_DIFFERENCE}")
@@ -124,4 +124,4 @@ def _time(row: Mapping[str, Any] | None, measure: str) -> str:
         return number(None)
     ratio, interval = middle(row[f"{measure}_ratio"]), interval_of(row, measure)
     sign = NOTHING_SHOWN if interval is not None and interval.no_difference else "x"
-    return f"{number(middle(row[f'{measure}_ms']))} {'     ' if ratio is None else f'{sign}{ratio:.2f}'}"
+    return f"{number(middle(row[f'{measure}_ms']))} {'     ' if not ratio else f'{sign}{1 / ratio:.2f}'}"

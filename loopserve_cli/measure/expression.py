@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -110,13 +111,16 @@ def bound(node: Node, profile: str, earlier: str | None = None) -> Node:
 
 
 def holds(node: Node, value: Callable[[Measure], float]) -> bool:
-    """Whether a condition holds; raises ZeroDivisionError."""
+    """Whether a condition holds; raises ZeroDivisionError, and ArithmeticError where a side is no number."""
     assert isinstance(node, Binary)
     if node.op == "and":
         return holds(node.left, value) and holds(node.right, value)
     if node.op == "or":
         return holds(node.left, value) or holds(node.right, value)
-    return COMPARISONS[node.op](number(node.left, value), number(node.right, value))
+    sides = number(node.left, value), number(node.right, value)
+    if any(map(math.isnan, sides)):  # as inf - inf is: no comparison with it would ever hold
+        raise ArithmeticError
+    return COMPARISONS[node.op](*sides)
 
 
 def number(node: Node, value: Callable[[Measure], float]) -> float:

@@ -14,6 +14,7 @@ MIB = 2**20
 NO_DIFFERENCE = "no difference that this run can show"
 # Says the same where there is room for one letter.
 NOTHING_SHOWN = "~"
+NO_INTERVAL = "one turn: no interval"
 # An interval that goes beyond says that nothing is known; two rounds can give one up to millions.
 LEAST, MOST = 0.01, 9_999
 
@@ -78,6 +79,10 @@ def compared(median: float, ratio: Ratio | None) -> str:
 def bounds(ratio: Ratio) -> str:
     """A ratio's interval, or why there is none."""
     if ratio.low is None or ratio.high is None:
-        return "one turn: no interval"
-    low = plain(ratio.low) if ratio.low >= LEAST else f"<{LEAST}"
-    return f"{low} to {plain(ratio.high) if ratio.high <= MOST else f'>{MOST:,}'}"
+        return NO_INTERVAL
+    return between(ratio.low, ratio.high)
+
+
+def between(low: float, high: float) -> str:
+    """The bounds of a ratio, as far as they say something."""
+    return f"{plain(low) if low >= LEAST else f'<{LEAST}'} to {plain(high) if high <= MOST else f'>{MOST:,}'}"

@@ -25,6 +25,8 @@ from loopserve_cli.measure.grammar import GrammarError, parse
 from loopserve_cli.measure.reference import FULL, reference_of
 from loopserve_cli.stats import TurnRecord
 
+# The exit status of a command whose gate failed.
+GATE_FAILED = 3
 EXAMPLES = "ttft_ms.p50 > 500, or a.ttft_ms.p50 > 1.05 * b.ttft_ms.p50"
 
 
@@ -84,6 +86,8 @@ class Gate:
                 parts += [f"{side} is {number(side, known.__getitem__):g}" for side in sides]
         except ZeroDivisionError:
             return f"gate {self.text} failed: it divides by zero"
+        except ArithmeticError:
+            return f"gate {self.text} failed: a side of it is no number"
         return f"gate {self.text} failed: {', '.join(parts)}"
 
 

@@ -14,7 +14,7 @@ from loopserve_cli.measure.turn_key import key_of
 from loopserve_cli.stats import TurnRecord
 
 # A turn of a dialogue, by the dialogue's id and the turn's number: it takes about as long in every repeat.
-Place = tuple[str, int]
+DialogueTurn = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Progress:
         self,
         profiles: Sequence[str],
         total: int,
-        to_do: Mapping[Place, int],
+        to_do: Mapping[DialogueTurn, int],
         kept: Iterable[TurnRecord] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,7 +50,7 @@ class Progress:
         self.total = total
         self._records = {key_of(record): record for record in kept}
         self._to_do = Counter(to_do)
-        self._took: dict[Place, list[float]] = {}
+        self._took: dict[DialogueTurn, list[float]] = {}
         self._clock = clock
         self._began = self._last = clock()
         self._left: float | None = None
@@ -73,12 +73,12 @@ class Progress:
         self._to_do[place] -= 1
         self._last, self._left = now, None
 
-    def left_out(self, places: Iterable[Place]) -> None:
+    def left_out(self, places: Iterable[DialogueTurn]) -> None:
         """These turns are not run, each once."""
         self._to_do.subtract(places)
         self._left = None
 
-    def again(self, dialogue: str, to_do: Mapping[Place, int]) -> None:
+    def again(self, dialogue: str, to_do: Mapping[DialogueTurn, int]) -> None:
         """A dialogue is tried once more: of its turns only these are still to be run."""
         for place in [place for place in self._to_do if place[0] == dialogue]:
             del self._to_do[place]

@@ -1,4 +1,36 @@
-"""Replays recorded dialogues and measures every turn, several profiles side by side."""
+"""Replays recorded dialogues and measures every turn, several profiles side by side; `run` is `loopserve replay`.
+
+Asking
+  flags.py            what no other command has
+  endpoint_flags.py   which servers
+  script.py           the dialogues of the files, as turns to be asked
+
+Running
+  work.py             one replay that is to be measured, whoever runs it
+  missing.py          what of it is still to be run
+  measuring.py        runs that, here or in workers, and has what was measured whatever ended it
+  alone.py            in this process
+  workers/            in processes of this machine, or of a Ray cluster
+  order.py            in which order
+  runner.py           dialogue by dialogue, variant after variant
+  variant.py          who answers: what local.py and remote.py have in common
+  local.py            the engine here, under its profiles
+  teacher.py          the recorded answers forced under each profile, after the timed turn
+  remote.py           a server
+  servers.py          the connections to all of them
+  completed.py        what a record says that the engine does not know
+
+Keeping and showing
+  book.py             the turns, in the folder of `--out` or `--resume`
+  watch.py            what is shown while it runs
+  phase.py            what it is doing now, in a line
+  document.py         the run as one document, and the files of its folder
+  summary_csv.py      the summary, as a table of values
+  tables.py           by turn, and the summary; the verdict's tables are `measure`'s
+  baseline.py         this run against an earlier one
+  compare_command.py  `loopserve compare`
+  report_command.py   `loopserve report`
+"""
 
 from __future__ import annotations
 
@@ -8,7 +40,6 @@ from typing import TYPE_CHECKING, Any
 
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError, UsageError
-from loopserve_cli.replay.work import OpenEngine
 from loopserve_cli.stats import TurnRecord
 
 if TYPE_CHECKING:
@@ -18,9 +49,9 @@ if TYPE_CHECKING:
     from loopserve_cli.measure.compare.comparison import Comparison
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.script import Script
+    from loopserve_cli.replay.work import OpenEngine
 
 INTERRUPTED = 130
-GATE_FAILED = 3
 
 
 def open_engine(options: ReplayOptions, progress: Callable[[str], None]) -> Engine:
@@ -41,7 +72,7 @@ def run(options: ReplayOptions, open_engine: OpenEngine = open_engine) -> int:
     or not a turn did; 130: interrupted. Raises UsageError and TranscriptError before the model is loaded, ModelError
     while it is. Whatever ends the run, what was measured until then is reported first.
     """
-    from loopserve_cli.measure.gates import parse_gate
+    from loopserve_cli.measure.gates import GATE_FAILED, parse_gate
     from loopserve_cli.replay.baseline import against_baseline, check_baseline, read_baseline
     from loopserve_cli.replay.book import Book
     from loopserve_cli.replay.measuring import measure

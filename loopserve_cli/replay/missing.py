@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from loopserve_cli.config import ReplayOptions
-from loopserve_cli.measure.progress import Place
+from loopserve_cli.measure.progress import DialogueTurn
 from loopserve_cli.replay.script import Script
 from loopserve_cli.stats import TurnRecord
 
@@ -32,7 +32,7 @@ def missing_passes(options: ReplayOptions, scripts: Sequence[Script], kept: Iter
     return found
 
 
-def turns_to_do(scripts: Sequence[Script], missing: Mapping[Pass, int]) -> Counter[Place]:
+def turns_to_do(scripts: Sequence[Script], missing: Mapping[Pass, int]) -> Counter[DialogueTurn]:
     """How often each turn is to be run and measured."""
     by_id = {script.id: script for script in scripts}
     return Counter(

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loopserve_cli.engine.events import Event, Token
-from loopserve_cli.measure.figures import number, times
+from loopserve_cli.measure.figures import fine, number, times
 from loopserve_cli.measure.progress import Progress, SoFar
 from loopserve_cli.output import new_table
 from loopserve_cli.pace import Pace, brief
@@ -161,7 +161,7 @@ def profiles_table(rows: list[SoFar]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [f"{row.turns:,}", number(row.ttft_ms), _times_as_fast(row.ttft_ratio)]
-        cells += [number(row.tpot_ms), _times_as_fast(row.tpot_ratio), *([number(row.kl)] if with_kl else [])]
+        cells += [number(row.tpot_ms), _times_as_fast(row.tpot_ratio), *([fine(row.kl)] if with_kl else [])]
         table.add_row(Text(row.profile), *cells)
     return table
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 from loopserve_cli.measure.compare.change import Beside, Change, Figure
 from loopserve_cli.measure.compare.comparison import Comparison
-from loopserve_cli.measure.compare.shift import Shift
-from loopserve_cli.measure.figures import UNKNOWN, fine, mebibytes, plain, signed, whole
+from loopserve_cli.measure.compare.shift import ROUNDING, Shift
+from loopserve_cli.measure.figures import NO_INTERVAL, UNKNOWN, between, bounds, fine, mebibytes, plain, signed, whole
 from loopserve_cli.measure.ratio import Ratio
 
 WIDTH, NARROWEST = 80, 20
 NOTHING = "no difference that these runs can show"
-NO_INTERVAL = "one turn: no interval"
+# Of an interval that holds nothing but no change, and of one that holds no change among others.
+SAME, NOT_SHOWN = "as before", "no change shown"
+NO_TURN = "no turn ended well in both, so nothing is compared"
 APART = "The runs were not interleaved: the machine may have been slower as a whole in one of them"
 
 
@@ -24,6 +26,8 @@ def comparison_lines(comparison: Comparison, width: int = WIDTH) -> list[str]:
 
 def sentences(comparison: Comparison) -> list[str]:
     """What the runs are, and a sentence for each profile, each a line however long."""
+    if not comparison.changes:
+        return [heading(comparison), NO_TURN]
     return [heading(comparison), *(sentence(change, comparison.beside) for change in comparison.changes)]
 
 
@@ -53,7 +57,8 @@ def heading(comparison: Comparison) -> str:
         (comparison.only_now, "only in the later"),
         (comparison.other_input, "of other input"),
     ]
-    counts = [f"{comparison.turns:,} turns in both", *(f"{n:,} {where}" for n, where in left_out if n)]
+    turns = "1 turn" if comparison.turns == 1 else f"{comparison.turns:,} turns"
+    counts = [f"{turns} in both", *(f"{n:,} {where}" for n, where in left_out if n)]
     return f"{comparison.run.name} against {comparison.baseline.name}: {', '.join(counts)}"
 
 
@@ -106,8 +111,9 @@ def changed(ratio: Ratio | None, more: str = "faster", less: str = "slower") -> 
 
 def in_words(ratio: Ratio, more: str = "faster", less: str = "slower") -> str:
     """The change as a number above 1, where the interval leaves one."""
-    if ratio.low is not None and ratio.shows_nothing:
-        return "as before"
+    if ratio.shows_nothing and (ratio.low is not None or ratio.ratio == 1):
+        same = {plain(ratio.ratio if bound is None else bound) for bound in (ratio.low, ratio.high)} == {plain(1)}
+        return SAME if same else NOT_SHOWN
     return f"{plain(ratio.ratio)}x {more}" if ratio.ratio >= 1 else f"{plain(1 / ratio.ratio)}x {less}"
 
 
@@ -116,8 +122,7 @@ def span(ratio: Ratio) -> str:
     if ratio.low is None or ratio.high is None:
         return NO_INTERVAL
     turned = ratio.ratio < 1 and not ratio.shows_nothing
-    low, high = (1 / ratio.high, 1 / ratio.low) if turned else (ratio.low, ratio.high)
-    return f"{plain(low)} to {plain(high)}"
+    return between(1 / ratio.high, 1 / ratio.low) if turned else bounds(ratio)
 
 
 def keys_changed(ratio: Ratio | None) -> str:
@@ -129,8 +134,9 @@ def kl_changed(shift: Shift | None) -> str:
     """A change of the KL divergence with its interval."""
     if shift is None:
         return UNKNOWN
-    nothing = shift.low is not None and shift.shows_nothing
-    return f"{'as before' if nothing else signed(shift.mean)} ({kl_span(shift)})"
+    if shift.low is None or shift.high is None or not shift.shows_nothing:
+        return f"{signed(shift.mean)} ({kl_span(shift)})"
+    return f"{SAME if max(-shift.low, shift.high) <= ROUNDING else NOT_SHOWN} ({kl_span(shift)})"
 
 
 def kl_span(shift: Shift) -> str:

@@ -65,13 +65,17 @@ def read_run(path: Path) -> PastRun:
 
 def told_in(folder: Path) -> dict[str, Any]:
     """What a run told as it began, nothing where it did not; raises UsageError for what is damaged."""
-    path = folder / RUN
+    return object_in(folder / RUN, "; remove it to compare by the records alone")
+
+
+def object_in(path: Path, then: str) -> dict[str, Any]:
+    """The file's object, empty where there is no file; raises UsageError, with `then` behind it, for damage."""
     try:
         data = json.loads(_read(path)) if path.exists() else {}
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: is damaged; remove it to compare by the records alone")
+        raise UsageError(f"{path}: is damaged{then}")
     return data
 
 

@@ -24,6 +24,7 @@ def show(comparisons: Iterable[Comparison], output: Console, markdown: bool = Fa
             output.print(line, style="bold", soft_wrap=True)
         for line in context_lines(comparison, output.width):
             output.print(line, style="yellow" if line.startswith("warning") else "dim", soft_wrap=True)
-        output.print(comparison_table(comparison))
-        for line in lines:
-            output.print(line, style="bold", soft_wrap=True)
+        if comparison.changes:
+            output.print(comparison_table(comparison))
+            for line in lines:
+                output.print(line, style="bold", soft_wrap=True)

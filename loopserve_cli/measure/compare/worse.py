@@ -23,6 +23,8 @@ WORDS = (WORSE, BESIDE)
 class WorseGate:
     """The gate `text`: one of WORDS. It fails where a profile's times, KL, keys read or failures got worse.
 
+    A time or a KL that the baseline has and the later run does not fails as well.
+
     "worse" takes times as they were measured; "worse_beside_full" beside full attention's of the same run, so that a
     machine that is slower as a whole fails nothing, and full attention's own times are not looked at.
     """
@@ -50,6 +52,9 @@ class WorseGate:
         else:
             yield from _slower("ttft_ms", change.ttft_ms, change.first_token)
             yield from _slower("tpot_ms", change.tpot_ms, change.next_tokens)
+        for name, figure in {"ttft_ms": change.ttft_ms, "tpot_ms": change.tpot_ms, "kl_mean": change.kl_mean}.items():
+            if change.turns and figure.now is None and figure.before is not None:
+                yield f"{name} is n/a, baseline {fine(figure.before)}: what is unknown may be worse"
         if _is_worse(change.keys):
             yield f"keys_read is {_both(change.keys_read, whole)}: {keys_changed(change.keys)}"
         if change.kl is not None and not change.kl.shows_nothing and change.kl.mean > 0:

@@ -14,7 +14,7 @@ from typing import Protocol
 from loopserve_cli.config import ReplayOptions
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.measure.measured import Measured
-from loopserve_cli.measure.progress import Place
+from loopserve_cli.measure.progress import DialogueTurn
 from loopserve_cli.replay.completed import completed
 from loopserve_cli.replay.missing import turns_to_do
 from loopserve_cli.replay.variant import failed
@@ -56,7 +56,7 @@ class Hearer(Protocol):
     def left_out(self, task: Task, turns: int) -> None:
         """So many last turns of the dialogue are not run."""
 
-    def again(self, dialogue: str, to_do: Mapping[Place, int]) -> None:
+    def again(self, dialogue: str, to_do: Mapping[DialogueTurn, int]) -> None:
         """A dialogue was lost in mid-run: of its turns these are still to be told of, so often each."""
 
     def warn(self, line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from loopserve_cli.engine.share import Share, shares
 from loopserve_cli.errors import LoopserveError
 from loopserve_cli.measure.measured import Measured
-from loopserve_cli.measure.progress import Place
+from loopserve_cli.measure.progress import DialogueTurn
 from loopserve_cli.replay.document import command_of
 from loopserve_cli.replay.work import Work
 from loopserve_cli.replay.workers.dispatch import Dispatch
@@ -95,7 +95,7 @@ class Keeper:
         last = len(task.script.exchanges)
         self._work.watch.progress.left_out((task.script.id, last - place) for place in range(turns))
 
-    def again(self, dialogue: str, to_do: Mapping[Place, int]) -> None:
+    def again(self, dialogue: str, to_do: Mapping[DialogueTurn, int]) -> None:
         """Count anew what is to be done."""
         self._work.watch.progress.again(dialogue, to_do)
 

@@ -7,11 +7,9 @@ from loopserve_cli.measure.compare.options import CompareOptions
 from loopserve_cli.measure.compare.past_run import read_run
 from loopserve_cli.measure.compare.shown import show
 from loopserve_cli.measure.document import command_of
-from loopserve_cli.measure.gates import parse_gate
+from loopserve_cli.measure.gates import GATE_FAILED, parse_gate
 from loopserve_cli.measure.ratio import place_of
 from loopserve_cli.output import CleanConsole, output_console, print_document
-
-GATE_FAILED = 3
 
 
 def run(options: CompareOptions) -> int:
