@@ -48,6 +48,10 @@ PROFILE = {
     "keep.window": "last rows of the prompt, whose attention judges",
     "keep.pool_width": "neighbours over which a key's score is averaged",
     "keep.floor": "share of the budget that no head can lose",
+    "keep.page": "keys of a page, which is read whole or not at all",
+    "keep.dense_layers": "first layers, which read everything",
+    "keep.future": "positions to come, over which the expected queries are averaged",
+    "keep.epsilon": "added to the expected attention before the value's size counts",
     "retain.tier": "where the full history stays, or whether it is let go of",
 }
 MEANINGS = CHAT | PROFILE

@@ -29,6 +29,8 @@ PHRASES: dict[str, dict[str, str]] = {
         "adakv": "SnapKV's scores choose {budget} keys per head on average, shared out over a layer's heads",
         "h2o": "{hitters} heavy hitters of this turn and {latest} recent keys per head, once",
         "progressive": "{beginning} {budget} keys per head, chosen anew every {interval}",
+        "quest": "after {dense_layers} dense layers a token reads the {most} pages of {page} keys it may look at most",
+        "expected_attention": "what the next {future} queries can be expected to look at, {budget} keys per head, once",
     },
 }
 
@@ -49,6 +51,8 @@ def _derived(policy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         case "h2o":
             latest = settings["budget"] // 2
             return {"hitters": settings["budget"] - latest, "latest": latest}
+        case "quest":
+            return {"most": max(1, settings["budget"] // settings["page"])}
         case "progressive":
             whole = f"every key read for {written('interval', settings['interval'])} tokens, then"
             return {"beginning": whole if settings["first"] == "full" else "from the prompt's end on"}

@@ -63,8 +63,8 @@ class Setting:
 
 # Where the full history stays: on the device, in the host's memory, or only as far as the keep policy wants it.
 TIERS = ("device", "host", "evict")
-# Keep policies that say no fixed number of keys per head, which a frozen segment needs.
-NOT_EVICTING = ("everything", "adakv")
+# Keep policies that choose no fixed number of keys per head once a turn, which a frozen segment needs.
+NOT_EVICTING = ("everything", "adakv", "quest")
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "prefill": {
@@ -100,6 +100,10 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "window": Setting(int, 1, MOST_ROWS),
         "pool_width": Setting(int, 1, MOST_ROWS),
         "floor": Setting(float, 0.0, 1.0),
+        "page": Setting(int, 1, MOST_ROWS),
+        "dense_layers": Setting(int, 0),
+        "future": Setting(int, 1, MOST_ROWS),
+        "epsilon": Setting(float, 0.0, 1.0),
     },
     "retain": {"tier": Setting(str, choices=TIERS)},
 }
@@ -142,6 +146,8 @@ KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
         "sinks": 4,
         "recent": 16,
     },
+    "quest": {"budget": 1024, "page": 16, "group": "max", "dense_layers": 2},
+    "expected_attention": {"budget": 1024, "future": 512, "sinks": 4, "epsilon": 0.0},
 }
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}

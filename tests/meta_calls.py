@@ -19,6 +19,7 @@ from loopserve_kernels.index import make_index
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.norm import add_rms_norm
+from loopserve_kernels.page_scores import page_scores
 from loopserve_kernels.rotate import rotate
 from loopserve_kernels.rotation import Rotation
 from loopserve_kernels.rules import Rules
@@ -148,6 +149,12 @@ def writing(case: Case, length: int) -> None:
     step_write(case.floats(case.heads), *here, StorePlace(*store, row), ring, held, rotation(case, 1))
 
 
+def scoring_pages(case: Case, length: int) -> None:
+    """The pages of a store with room for this many keys."""
+    low, high = case.floats(2, case.groups, -(-length // 16))
+    page_scores(case.floats(case.heads), low, high, integers(1, dtype=torch.int64), 16)
+
+
 CALLS: dict[str, Callable[[Case, int], object]] = {
     "line mass": masses,
     "choosing": choosing,
@@ -156,6 +163,7 @@ CALLS: dict[str, Callable[[Case, int], object]] = {
     "decode attention": decoding,
     "key mass": masses_of_keys,
     "gather": gathering,
+    "page scores": scoring_pages,
     "index": indexing,
     "norm": normed,
     "gate": gating,

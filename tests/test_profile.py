@@ -165,6 +165,16 @@ def test_a_name_with_settings_loads_as_it_was_made() -> None:
         ("tri-shape", ["local=9"], "128 first and 9 nearest keys, and the last 100 rows everything; every key read"),
         ("snapkv", ["budget=5"], "SnapKV: the prompt's last 32 rows choose 5 keys per head, once; dense prefill"),
         ("adakv", ["budget=5"], "AdaKV: SnapKV's scores choose 5 keys per head on average"),
+        (
+            "quest",
+            ["budget=100"],
+            "Quest: after 2 dense layers a token reads the 6 pages of 16 keys it may look at most; dense",
+        ),
+        (
+            "expected-attention",
+            ["future=9"],
+            "expected attention: what the next 9 queries can be expected to look at, 1,024 keys per head, once; dense",
+        ),
         ("full", ["keep.policy=h2o"], "full attention: dense prefill, 512 heavy hitters of this turn and 512 recent"),
     ],
 )
