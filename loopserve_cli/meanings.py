@@ -28,6 +28,12 @@ PROFILE = {
     "prefill.sinks": "first keys that are always computed",
     "prefill.local": "nearest keys that are always computed",
     "prefill.dense_rows": "last rows of a turn that see everything",
+    "prefill.gamma": "share of the attention, estimated or of the last rows, that chosen blocks must hold",
+    "prefill.tau": "how far estimate and true attention may part in a head that goes by its estimate",
+    "prefill.min_budget": "fewest keys of a row that are chosen",
+    "prefill.threshold": "share of the scores that each row block's chosen blocks must hold",
+    "prefill.stride": "rows and keys of a tile whose antidiagonal is looked at",
+    "prefill.block": "rows and keys of a block that is computed whole or not at all",
     "prefill.min_new": "with fewer new tokens prefill is dense",
     "prefill.min_keys": "with fewer keys prefill is dense",
     "prefill.most_density": "a head that would compute more than this share is dense",
@@ -42,6 +48,10 @@ PROFILE = {
     "keep.window": "last rows of the prompt, whose attention judges",
     "keep.pool_width": "neighbours over which a key's score is averaged",
     "keep.floor": "share of the budget that no head can lose",
+    "keep.page": "keys of a page, which is read whole or not at all",
+    "keep.dense_layers": "first layers, which read everything",
+    "keep.future": "positions to come, over which the expected queries are averaged",
+    "keep.epsilon": "added to the expected attention before the value's size counts",
     "retain.tier": "where the full history stays, or whether it is let go of",
 }
 MEANINGS = CHAT | PROFILE

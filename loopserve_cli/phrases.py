@@ -19,6 +19,8 @@ PHRASES: dict[str, dict[str, str]] = {
         "tri_shape": "prefill sees {sinks} first and {local} nearest keys, and the last {dense_rows} rows everything",
         "minference": "prefill computes {verticals} verticals and {slashes} slashes a head, by the last {window} rows",
         "online": "prefill computes the lines that hold {alpha} of the attention",
+        "flexprefill": "prefill computes blocks of {block} that hold {gamma} of pooled or of the last rows' attention",
+        "xattention": "prefill computes blocks of {block} that hold {threshold} of scores by antidiagonals",
     },
     "keep": {
         "everything": "every key read",
@@ -27,6 +29,8 @@ PHRASES: dict[str, dict[str, str]] = {
         "adakv": "SnapKV's scores choose {budget} keys per head on average, shared out over a layer's heads",
         "h2o": "{hitters} heavy hitters of this turn and {latest} recent keys per head, once",
         "progressive": "{beginning} {budget} keys per head, chosen anew every {interval}",
+        "quest": "after {dense_layers} dense layers a token reads the {most} pages of {page} keys it may look at most",
+        "expected_attention": "what the next {future} queries can be expected to look at, {budget} keys per head, once",
     },
 }
 
@@ -47,6 +51,8 @@ def _derived(policy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         case "h2o":
             latest = settings["budget"] // 2
             return {"hitters": settings["budget"] - latest, "latest": latest}
+        case "quest":
+            return {"most": max(1, settings["budget"] // settings["page"])}
         case "progressive":
             whole = f"every key read for {written('interval', settings['interval'])} tokens, then"
             return {"beginning": whole if settings["first"] == "full" else "from the prompt's end on"}
@@ -54,8 +60,8 @@ def _derived(policy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written(key: str, value: Any) -> str:
-    """A value as a description shows it: thousands are separated, alpha is a percentage."""
-    if key == "alpha" and isinstance(value, int | float):
+    """A value as a description shows it: thousands are separated, shares of attention are percentages."""
+    if key in ("alpha", "gamma", "threshold") and isinstance(value, int | float):
         return f"{100 * value:.6g}%"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 

@@ -35,6 +35,7 @@ class Setting:
     low: float = 0
     high: float = LONGEST
     choices: tuple[str, ...] = ()
+    doubles: bool = False  # only powers of two
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its type; raises UsageError with the setting's name and range."""
@@ -55,13 +56,15 @@ class Setting:
             raise UsageError(f"{name} is {shown}, but must be from {self.low:g} to {self.high:.10g}")
         if self.kind is int and value != int(value):
             raise UsageError(f"{name} is {brief(value)}, but must be a whole number")
+        if self.doubles and int(value) & (int(value) - 1):
+            raise UsageError(f"{name} is {brief(value)}, but must be a power of two")
         return self.kind(value)
 
 
 # Where the full history stays: on the device, in the host's memory, or only as far as the keep policy wants it.
 TIERS = ("device", "host", "evict")
-# Keep policies that say no fixed number of keys per head, which a frozen segment needs.
-NOT_EVICTING = ("everything", "adakv")
+# Keep policies that choose no fixed number of keys per head once a turn, which a frozen segment needs.
+NOT_EVICTING = ("everything", "adakv", "quest")
 
 SETTINGS: dict[str, dict[str, Setting]] = {
     "prefill": {
@@ -76,6 +79,12 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "sinks": Setting(int, 0),
         "local": Setting(int, 1),
         "dense_rows": Setting(int, 0),
+        "gamma": Setting(float, 0.01, 1.0),
+        "tau": Setting(float, 0.0, 1.0),
+        "min_budget": Setting(int, 0),
+        "threshold": Setting(float, 0.01, 1.0),
+        "stride": Setting(int, 1, 16, doubles=True),
+        "block": Setting(int, 16, 1024, doubles=True),
         "min_new": Setting(int, 1),
         "min_keys": Setting(int, 1),
         "most_density": Setting(float, 0.0, 1.0),
@@ -91,6 +100,10 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "window": Setting(int, 1, MOST_ROWS),
         "pool_width": Setting(int, 1, MOST_ROWS),
         "floor": Setting(float, 0.0, 1.0),
+        "page": Setting(int, 1, MOST_ROWS),
+        "dense_layers": Setting(int, 0),
+        "future": Setting(int, 1, MOST_ROWS),
+        "epsilon": Setting(float, 0.0, 1.0),
     },
     "retain": {"tier": Setting(str, choices=TIERS)},
 }
@@ -115,6 +128,8 @@ PREFILL_DEFAULTS: dict[str, dict[str, Any]] = {
         "min_keys": 6144,
         "most_density": 0.5,
     },
+    "flexprefill": {"gamma": 0.95, "tau": 0.1, "min_budget": 1024, "block": 128, **OPEN_GATE},
+    "xattention": {"threshold": 0.9, "stride": 8, "block": 128, **OPEN_GATE},
 }
 KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
     "everything": {},
@@ -131,9 +146,13 @@ KEEP_DEFAULTS: dict[str, dict[str, Any]] = {
         "sinks": 4,
         "recent": 16,
     },
+    "quest": {"budget": 1024, "page": 16, "group": "max", "dense_layers": 2},
+    "expected_attention": {"budget": 1024, "future": 512, "sinks": 4, "epsilon": 0.0},
 }
 DEFAULTS = {"prefill": PREFILL_DEFAULTS, "keep": KEEP_DEFAULTS}
 PREFILL_POLICIES = {name: tuple(settings) for name, settings in PREFILL_DEFAULTS.items()}
+# Those that choose blocks of rows and keys; the others choose lines.
+BLOCK_POLICIES = ("flexprefill", "xattention")
 KEEP_POLICIES = {name: tuple(settings) for name, settings in KEEP_DEFAULTS.items()}
 POLICIES = {"prefill": PREFILL_POLICIES, "keep": KEEP_POLICIES}
 

@@ -45,6 +45,6 @@ def check_tier(profile: str, tier: str, keep: str) -> None:
     if tier == "evict" and keep in NOT_EVICTING:
         fitting = ", ".join(name for name in KEEP_DEFAULTS if name not in NOT_EVICTING)
         raise UsageError(
-            f"profile {profile}: retain.tier evict needs a keep policy with the same number of keys in every "
-            f"head, not {keep}; choose one of {fitting}"
+            f"profile {profile}: retain.tier evict needs a keep policy that chooses once a turn, as many keys in "
+            f"every head, not {keep}; choose one of {fitting}"
         )

@@ -34,8 +34,9 @@ class TurnRecord:
     that left something out, None if none did; dense_layers had no such head; select_ms is the choosing alone,
     attention_ms the attention alone, over all layers.
     Of decoding: keys_read is what its last step read per head, on average over the layers, of keys_stored;
-    reselections counts choices after the first, reselect_ms the time of all of them; graph_replays counts the tokens
-    that came from a captured CUDA graph, graph_refusal is why the model's steps cannot be captured, if they cannot;
+    reselections counts choices after the first, reselect_ms the time of all of them, None where they were part of
+    replayed steps; graph_replays counts the tokens that came from a captured CUDA graph, graph_refusal is why the
+    model's steps cannot be captured, if they cannot;
     step_kernels says what ran the layers, prefill's too: "fused" kernels of ours, or "eager", the model's own code.
     Of the cache: the kv_store bytes are allocated, the kv_used bytes hold tokens.
     Of fidelity (replay): an answer that is given is forced token by token, tokens_forced of them. nll is their mean
@@ -117,8 +118,8 @@ class TurnRecord:
 
     @property
     def chose_lines(self) -> bool:
-        """Whether any head of this turn's prefill left something out."""
-        return self.lines_slash is not None
+        """Whether any head of this turn's prefill left something out, by lines or by blocks."""
+        return self.lines_slash is not None or (self.density is not None and self.density < 1)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -41,10 +41,13 @@ def before_rope(shape: Shape) -> tuple[Tensor, Tensor]:
     return query, key * sharpness[:, None, None]
 
 
-def rope(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [N, D] in Llama's order (both halves alike), worked out in double precision."""
+def rope(shape: Shape, first: int = 0, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, D] in Llama's order (both halves alike), worked out in double precision.
+
+    Of all N positions, or of `count` that begin at `first`.
+    """
     speeds = [ROPE_BASE ** (-2 * i / shape.size) for i in range(shape.size // 2)] * 2
-    angles = [[place * speed for speed in speeds] for place in range(shape.keys)]
+    angles = [[place * speed for speed in speeds] for place in range(first, first + (count or shape.keys))]
     cos, sin = (torch.tensor([[turn(angle) for angle in row] for row in angles]) for turn in (math.cos, math.sin))
     return cos, sin
 

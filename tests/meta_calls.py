@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loopserve_kernels.block_index import make_block_index
+from loopserve_kernels.block_sparse import block_sparse
+from loopserve_kernels.blocks import BlockGrid, Blocks
 from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gated import silu_mul
@@ -16,6 +19,7 @@ from loopserve_kernels.index import make_index
 from loopserve_kernels.key_mass import key_mass
 from loopserve_kernels.lines import line_mass
 from loopserve_kernels.norm import add_rms_norm
+from loopserve_kernels.page_scores import page_scores
 from loopserve_kernels.rotate import rotate
 from loopserve_kernels.rotation import Rotation
 from loopserve_kernels.rules import Rules
@@ -109,6 +113,15 @@ def attending_in_pairs(case: Case, length: int) -> None:
     attending(case, length, case.groups)
 
 
+def attending_by_blocks(case: Case, length: int) -> None:
+    """An eighth of a history, in blocks of 128."""
+    grid = BlockGrid(-(-length // 8), length, 128)
+    chosen = integers(case.heads, grid.rows, grid.columns, dtype=torch.bool)
+    index = make_block_index(Blocks(grid, chosen, torch.empty(case.heads, device="meta")), length**2 / 32)
+    store = case.floats(2, case.groups, length)
+    block_sparse(case.floats(grid.new, case.heads).transpose(0, 1), store[0], store[1], index, 0.1)
+
+
 def normed(case: Case, length: int) -> None:
     rows = case.floats(length, case.heads).flatten(1)
     add_rms_norm(rows, rows, rows[0], 1e-6)
@@ -136,6 +149,12 @@ def writing(case: Case, length: int) -> None:
     step_write(case.floats(case.heads), *here, StorePlace(*store, row), ring, held, rotation(case, 1))
 
 
+def scoring_pages(case: Case, length: int) -> None:
+    """The pages of a store with room for this many keys."""
+    low, high = case.floats(2, case.groups, -(-length // 16))
+    page_scores(case.floats(case.heads), low, high, integers(1, dtype=torch.int64), 16)
+
+
 CALLS: dict[str, Callable[[Case, int], object]] = {
     "line mass": masses,
     "choosing": choosing,
@@ -144,6 +163,7 @@ CALLS: dict[str, Callable[[Case, int], object]] = {
     "decode attention": decoding,
     "key mass": masses_of_keys,
     "gather": gathering,
+    "page scores": scoring_pages,
     "index": indexing,
     "norm": normed,
     "gate": gating,
@@ -151,4 +171,5 @@ CALLS: dict[str, Callable[[Case, int], object]] = {
     "step write": writing,
     "attention": attending,
     "attention in pairs": attending_in_pairs,
+    "attention by blocks": attending_by_blocks,
 }

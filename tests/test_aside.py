@@ -189,7 +189,9 @@ def test_frozen_turns_begin_where_they_were_frozen() -> None:
     assert all(eviction.row(0, cut) is not None for cut in talk.began())
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "adakv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize(
+    "profile", ["loopserve", "snapkv", "adakv", "h2o", "streaming-llm", "quest", "expected-attention"]
+)
 def test_what_was_read_of_each_turn_adds_up_to_the_record(profile: str) -> None:
     engine = engine_of(profile, "device")
     began = []

@@ -462,6 +462,9 @@ def test_without_lines_it_says_why() -> None:
     engine_of(session).profile = replace(FULL, name="ours", prefill=PolicyOptions("online", {}))
     dispatch(session, "/lines 0 0")
     assert printed(session)[0].startswith("n/a: no prefill of what the cache holds has chosen lines; ")
+    engine_of(session).profile = replace(FULL, name="rival", prefill=PolicyOptions("xattention", {}))
+    dispatch(session, "/lines")
+    assert printed(session)[0].startswith("n/a: profile rival chooses blocks, not lines; ")
 
 
 def test_a_dense_head_has_nothing_to_draw() -> None:

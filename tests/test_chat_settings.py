@@ -87,7 +87,7 @@ def test_one_setting_is_explained() -> None:
     told = {line[:14].strip(): line[14:] for line in lines[2:] if line[:14].strip()}
     assert told["range"] == "1 to 16,777,216"
     assert told["default"] == "1024 (of policy progressive)"
-    assert told["read by"] == "keep policy streaming, snapkv, adakv, h2o, progressive"
+    assert told["read by"] == "keep policy streaming, snapkv, adakv, h2o, progressive, quest, expected_attention"
     assert told["its profile"].startswith("Keys per key-value head; a dialogue that is not longer is read whole.")
     assert told["to change it"] == "/set keep.budget VALUE; back: /reset keep.budget"
 
@@ -97,7 +97,7 @@ def test_a_policy_is_explained_by_what_each_does() -> None:
     dispatch(session, "/set keep.policy")
     lines = [line.rstrip() for line in printed(session)[0].splitlines()]
     assert lines[:2] == ["keep.policy = progressive", "which keys decoding reads"]
-    assert "streaming    decoding reads 4 first and 1,020 recent keys" in lines
+    assert "streaming           decoding reads 4 first and 1,020 recent keys" in lines
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,10 @@ def test_every_kind_of_setting_is_explained(key: str, expected: list[str]) -> No
     assert all(line in lines for line in expected), lines
 
 
-@pytest.mark.parametrize("profile", ["full", "loopserve", "minference", "tri-shape", "adakv", "h2o"])
+@pytest.mark.parametrize(
+    "profile",
+    "full loopserve minference tri-shape flexprefill xattention adakv h2o quest expected-attention".split(),
+)
 def test_no_setting_lacks_a_meaning_or_a_range(profile: str) -> None:
     session = begun(profile)
     for key in keys(session):
@@ -227,3 +230,13 @@ def test_the_profile_says_what_it_does_now() -> None:
     dispatch(session, "/profile")
     text = printed(session)[0]
     assert "4 first and 60 recent keys" in text and "1,020" not in text
+
+
+def test_a_setting_that_must_be_a_power_of_two_says_so() -> None:
+    session = begun("xattention")
+    dispatch(session, "/set block")
+    lines = [line.rstrip() for line in printed(session)[0].splitlines()]
+    assert "range         16 to 1,024, a power of two" in lines
+    assert "read by       prefill policy flexprefill, xattention" in lines
+    with pytest.raises(UsageError, match=r"prefill\.block is '?96'?, but must be a power of two"):
+        dispatch(session, "/set block 96")

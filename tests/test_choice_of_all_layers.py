@@ -94,7 +94,9 @@ def test_a_choice_brings_keys_alone_and_the_chosen_rows() -> None:
     assert record.reselections == 2 and record.streamed_bytes == prefill + steps + choices
 
 
-@pytest.mark.parametrize(("profile", "looked_at"), [("snapkv", 1), ("adakv", 1), ("h2o", 0), ("streaming-llm", 0)])
+@pytest.mark.parametrize(
+    ("profile", "looked_at"), [("snapkv", 1), ("adakv", 1), ("h2o", 0), ("streaming-llm", 0), ("expected-attention", 2)]
+)
 def test_policies_that_look_at_no_key_bring_none(profile: str, looked_at: int) -> None:
     engine = engine_of(profile, "host")
     _, record = run(engine, some_ids(200), max_new_tokens=12)

@@ -17,7 +17,7 @@ from loopserve_cli.engine.stepper import Stepper
 from loopserve_cli.profile import load_profile
 
 pytestmark = pytest.mark.gpu
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "streaming-llm", "h2o", "quest", "expected-attention")
 ROW = 2 * 2 * 16 * 4  # bytes of one token's key and value in one layer
 
 
@@ -26,6 +26,7 @@ def engine_of(profile: str, tier: str = "device", kind: str = "llama") -> Engine
     on_gpu = replace(made, model=made.model.to("cuda"), device=torch.device("cuda", 0), stop_ids=frozenset())
     changes = [] if profile == "full" else ["keep.budget=24"]
     changes += ["keep.interval=5", "keep.recent=4"] if profile == "loopserve" else []
+    changes += ["keep.page=4", "keep.dense_layers=0"] if profile == "quest" else []
     return Engine(on_gpu, load_profile(profile).with_overrides([*changes, f"retain.tier={tier}"]))
 
 

@@ -20,6 +20,7 @@ from loopserve_cli.engine.chunks import choosing_chunk
 from loopserve_cli.engine.engine import Engine
 from loopserve_cli.errors import ModelError, UsageError
 from loopserve_cli.policies.prefill import POLICIES, PrefillTurn, prefill_policy
+from loopserve_cli.policy_settings import BLOCK_POLICIES
 from loopserve_cli.profile import PREFILL_DEFAULTS, PolicyOptions, load_profile
 from loopserve_cli.replay.tables import summary_table, turn_tables
 from loopserve_cli.stats import TurnRecord, summarise
@@ -51,7 +52,9 @@ def test_every_policy_is_one_that_profiles_know() -> None:
         assert policy_of(name).dense_rows == PREFILL_DEFAULTS[name].get("dense_rows", 0)
 
 
-@pytest.mark.parametrize("name", ["loopserve-prefill", "a-shape", "tri-shape", "minference"])
+@pytest.mark.parametrize(
+    "name", ["loopserve-prefill", "a-shape", "tri-shape", "minference", "flexprefill", "xattention"]
+)
 def test_a_shipped_profile_says_every_number_that_its_policy_reads(name: str) -> None:
     profile = load_profile(name)
     assert profile.prefill.settings == PREFILL_DEFAULTS[profile.prefill.policy]
@@ -92,6 +95,7 @@ def test_online_reaches_alpha_on_its_sampled_rows(objective: str, share: str) ->
 @pytest.mark.parametrize("name", sorted(set(POLICIES) - {"dense"}))
 def test_a_turn_counts_what_it_executes(name: str) -> None:
     small = {"sinks": 2, "local": 6, "verticals": 4, "slashes": 8, "window": 8, "dense_rows": 3}
+    small |= {"block": 16, "stride": 4, "gamma": 0.5, "threshold": 0.5, "min_budget": 16}
     settings = {key: value for key, value in small.items() if key in PREFILL_DEFAULTS[name]}
     alpha = {"alpha": 0.5, "min_new": 1, "min_keys": 1, "most_density": 1.0} if name == "online" else {}
     turn = PrefillTurn(policy_of(name, **settings, **alpha))
@@ -110,8 +114,11 @@ def test_a_turn_counts_what_it_executes(name: str) -> None:
     assert report.density == pytest.approx(cells / causal)
     assert 0 < report.density < 1 and report.dense_layers == 0
     assert out.shape == query.shape and not out.isnan().any()
-    assert report.lines_vertical is not None and report.lines_slash is not None and report.lines_slash >= 6
-    assert (report.coverage is None) == (name != "online")
+    if name in BLOCK_POLICIES:
+        assert (report.lines_vertical, report.lines_slash) == (None, None)
+    else:
+        assert report.lines_vertical is not None and report.lines_slash is not None and report.lines_slash >= 6
+    assert (report.coverage is None) == (name not in ("online", "flexprefill"))
 
 
 def test_dense_is_dense_attention_and_says_so() -> None:
@@ -233,6 +240,8 @@ CHOSE = TurnRecord(
 def test_a_turn_line_says_what_was_left_out() -> None:
     assert sparsity(CHOSE) == ["density 4.4%", "covers 95.5%", "337+64 lines in 657 ms"]
     assert sparsity(replace(CHOSE, coverage=None)) == ["density 4.4%", "337+64 lines in 657 ms"]
+    blocks = replace(CHOSE, coverage=None, lines_vertical=None, lines_slash=None, alpha=None)
+    assert sparsity(blocks) == ["density 4.4%", "blocks in 657 ms"]
     dense = replace(CHOSE, density=1.0, lines_vertical=None, lines_slash=None, tokens_new=3100)
     assert sparsity(dense) == ["dense: lines would have cost as much, 657 ms to see it"]
     assert sparsity(replace(dense, select_ms=0.0)) == ["dense: 3.1k new tokens, below where sparse pays"]

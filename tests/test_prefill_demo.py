@@ -7,6 +7,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from attention_oracle import exact_weights
+from block_oracle import flexprefill_blocks, xattention_blocks
+from test_block_policies import pairs
+from test_prefill import policy_of
 from torch import Tensor
 
 from loopserve_cli.bench.text import prompt_ids
@@ -97,3 +100,17 @@ def test_greedy_takes_the_smallest_prefix_on_the_demo_model(layers: list[Layer])
             cells = torch.isin(offsets, slash)
             cells[:, vertical] = True
             assert float((weights[head] * cells).sum() / len(rows)) < 0.9 + 1e-6
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_block_policies_choose_what_their_papers_do_on_real_queries(layers: list[Layer], number: int) -> None:
+    """The last 150 rows of 710 tokens, so that no history ends with a block."""
+    key, query, scaling = layers[number].key[:, :710], layers[number].query[:, 560:710], layers[number].scaling
+    flex = policy_of("flexprefill", gamma=0.8, tau=0.2, min_budget=32, block=32).blocks(query, key, scaling)
+    expected, _ = flexprefill_blocks(query, key, scaling, 32, 0.8, 0.2, 32)
+    assert [pairs(flex, head) for head in range(len(query))] == expected
+    cross = policy_of("xattention", threshold=0.8, stride=8, block=32).blocks(query, key, scaling)
+    theirs = xattention_blocks(query, key, scaling, 32, 0.8, 8)
+    assert [pairs(cross, head) for head in range(len(query))] == theirs
+    causal = len(query) * int(flex.grid.causal(torch.ones_like(flex.chosen[0])).sum())
+    assert all(0 < sum(map(len, found)) < 0.8 * causal for found in (expected, theirs))

@@ -50,6 +50,7 @@ def test_every_shipped_profile_loads_and_full_is_one_of_them() -> None:
         ({"prefill": {"policy": "dense", "alpha": 0.9}}, "here: prefill policy 'dense' has no setting 'alpha'"),
         ({"keep": {"policy": "everything", "budget": -5}}, "here: keep.budget is -5, but must be from 1 to 16777216"),
         ({"keep": {"policy": "everything", "budget": 1.5}}, "here: keep.budget is 1.5, but must be a whole number"),
+        ({"prefill": {"policy": "xattention", "block": 96}}, "here: prefill.block is 96, but must be a power of two"),
         ({"keep": {"policy": "everything", "budget": True}}, "here: keep.budget is True, but must be a number"),
         ({"keep": {"policy": "everything", "budget": "many"}}, "here: keep.budget is 'many', but must be a number"),
         ({"keep": {"policy": "everything", "budget": [1]}}, "here: keep.budget is [1], but must be a number"),
@@ -155,9 +156,25 @@ def test_a_name_with_settings_loads_as_it_was_made() -> None:
         ),
         ("loopserve", ["keep.policy=everything"], "the lines that hold 95% of the attention; every key read"),
         ("minference", ["prefill.window=9", "slashes=7"], "1,000 verticals and 7 slashes a head, by the last 9 rows"),
+        (
+            "flexprefill",
+            ["gamma=0.9", "block=64"],
+            "prefill computes blocks of 64 that hold 90% of pooled or of the last",
+        ),
+        ("xattention", ["threshold=0.8"], "prefill computes blocks of 128 that hold 80% of scores by antidiagonals"),
         ("tri-shape", ["local=9"], "128 first and 9 nearest keys, and the last 100 rows everything; every key read"),
         ("snapkv", ["budget=5"], "SnapKV: the prompt's last 32 rows choose 5 keys per head, once; dense prefill"),
         ("adakv", ["budget=5"], "AdaKV: SnapKV's scores choose 5 keys per head on average"),
+        (
+            "quest",
+            ["budget=100"],
+            "Quest: after 2 dense layers a token reads the 6 pages of 16 keys it may look at most; dense",
+        ),
+        (
+            "expected-attention",
+            ["future=9"],
+            "expected attention: what the next 9 queries can be expected to look at, 1,024 keys per head, once; dense",
+        ),
         ("full", ["keep.policy=h2o"], "full attention: dense prefill, 512 heavy hitters of this turn and 512 recent"),
     ],
 )

@@ -165,7 +165,9 @@ def test_what_has_a_budget_is_measured_at_each() -> None:
     ]
     assert [c.profile.keep.settings.get("budget") for c in found] == [None, 128, 256, 128, 256]
     assert found[-1].profile.keep.settings["interval"] == 4
-    assert set(with_a_budget()) == {"full", "adakv", "h2o", "loopserve", "snapkv", "streaming-llm"}
+    assert set(with_a_budget()) == {
+        *("full", "adakv", "expected-attention", "h2o", "loopserve", "quest", "snapkv", "streaming-llm")
+    }
 
 
 def test_nothing_asked_is_nothing_known() -> None:

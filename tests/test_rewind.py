@@ -16,7 +16,7 @@ from loopserve_cli.engine.events import Token
 from loopserve_cli.engine.loader import LoadedModel
 from loopserve_cli.profile import load_profile
 
-PROFILES = ("full", "loopserve", "loopserve-prefill", "snapkv", "adakv", "h2o", "streaming-llm")
+PROFILES = ("full", "loopserve", "loopserve-prefill", "snapkv", "adakv", "h2o", "streaming-llm", "quest")
 TIERS = ("device", "host", "evict")
 TEXTS = ("The room of Miro Falk is 417.", "Hello.", "The code of Lena Dorn is 8823, and of Ari Holt it is 19.", "Why?")
 # A turn is a text, how many tokens may come, and after how many it is cancelled.
@@ -35,6 +35,7 @@ def conversation(profile: str, tier: str) -> Conversation:
     if profile.startswith("loopserve"):
         changes += ["prefill.min_new=4", "prefill.min_keys=8", "prefill.sample_rows=4", "prefill.dense_rows=1"]
     changes += ["keep.interval=3", "keep.recent=4"] if profile == "loopserve" else []
+    changes += ["keep.page=4", "keep.dense_layers=0"] if profile == "quest" else []
     changes += ["keep.window=12"] if profile in ("snapkv", "adakv") else []
     return Conversation(Engine(model(), load_profile(profile).with_overrides(changes)))
 
@@ -53,7 +54,7 @@ def ask(talk: Conversation, text: str, most: int, stop_at: int) -> None:
 @example(steps=[("ask", TEXTS[2], 8, 8), ("ask", TEXTS[0], 1, 0), ("ask", TEXTS[0], 1, 0), ("undo",)])
 @example(steps=[("ask", TEXTS[0], 2, 2), ("ask", TEXTS[0], 1, 0), ("ask", TEXTS[0], 1, 0), ("undo",)])
 def test_detours_leave_no_trace(profile: str, tier: str, steps: list[tuple]) -> None:
-    if tier == "evict" and profile in ("full", "loopserve-prefill", "adakv"):
+    if tier == "evict" and profile in ("full", "loopserve-prefill", "adakv", "quest"):
         return
     astray, kept = conversation(profile, tier), []
     for name, *turn in steps:

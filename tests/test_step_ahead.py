@@ -20,7 +20,7 @@ from loopserve_cli.stats import TurnRecord
 from loopserve_cli.timers import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("gpu_like")
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "quest", "expected-attention")
 
 
 class Noted(RecordedCapture):

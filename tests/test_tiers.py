@@ -20,18 +20,19 @@ from loopserve_cli.profile import load_profile
 
 LAYERS, GROUPS, SIZE, FP32 = 2, 2, 16, 4
 ROW = 2 * GROUPS * SIZE * FP32  # bytes of one token's key and value in one layer
-PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm")
+PROFILES = ("full", "loopserve", "snapkv", "adakv", "h2o", "streaming-llm", "quest", "expected-attention")
+EVICTING = ("loopserve", "snapkv", "h2o", "streaming-llm", "expected-attention")
 
 
 def engine_of(profile: str, tier: str, kind: str = "llama", budget: int = 24) -> Engine:
     changes = [] if profile == "full" else [f"keep.budget={budget}"]
     changes += ["keep.interval=5", "keep.recent=4"] if profile == "loopserve" else []
+    changes += ["keep.page=4", "keep.dense_layers=0"] if profile == "quest" else []
     endless = replace(tiny.loaded(kind), stop_ids=frozenset())
     return Engine(endless, load_profile(profile).with_overrides([*changes, f"retain.tier={tier}"]))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "profile"), tiny.with_profiles(PROFILES))
 def test_the_host_tier_gives_the_devices_tokens_over_turns_with_rewinds(kind: str, profile: str) -> None:
     device, host = (engine_of(profile, tier, kind) for tier in ("device", "host"))
     for turn in range(4):
@@ -106,7 +107,7 @@ def test_going_to_or_from_a_tier_that_evicts_begins_anew() -> None:
     assert engine.tokens == []
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 def test_evict_is_bounded_by_the_budget_over_fifty_turns(profile: str) -> None:
     engine, budget = engine_of(profile, "evict"), 24
     for turn in range(1, 51):
@@ -119,7 +120,7 @@ def test_evict_is_bounded_by_the_budget_over_fifty_turns(profile: str) -> None:
     assert room <= 1.5 * (50 * budget + 61) + 256
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 def test_a_budget_that_holds_every_turn_evicts_nothing(profile: str) -> None:
     full, ours = engine_of("full", "device"), engine_of(profile, "evict", budget=4096)
     for turn in range(5):
@@ -127,7 +128,7 @@ def test_a_budget_that_holds_every_turn_evicts_nothing(profile: str) -> None:
         assert run(ours, ids, max_new_tokens=12)[0] == run(full, ids, max_new_tokens=12)[0]
 
 
-@pytest.mark.parametrize("profile", ["loopserve", "snapkv", "h2o", "streaming-llm"])
+@pytest.mark.parametrize("profile", EVICTING)
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 def test_evict_freezes_exactly_what_the_policy_chose_and_frozen_rows_never_change(kind: str, profile: str) -> None:
     engine = engine_of(profile, "evict", kind)
@@ -177,9 +178,9 @@ def test_rewinding_into_a_frozen_segment_returns_to_where_it_began() -> None:
     assert engine._store.layers[0].length == 24 and engine._store.get_seq_length() == lengths[1]
 
 
-@pytest.mark.parametrize("policy", ["everything", "adakv"])
+@pytest.mark.parametrize("policy", ["everything", "adakv", "quest"])
 def test_a_policy_without_a_fixed_number_of_keys_does_not_evict(policy: str) -> None:
-    profile = {"everything": "full", "adakv": "adakv"}[policy]
+    profile = {"everything": "full"}.get(policy, policy)
     with pytest.raises(UsageError, match=f"retain.tier evict needs .*, not {policy}; choose one of streaming, snapkv"):
         load_profile(profile).with_overrides(["retain.tier=evict"])
     changed = load_profile(profile).with_overrides(["retain.tier=evict", "keep.policy=snapkv"])

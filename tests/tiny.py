@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 
 from loopserve_cli.engine.attention import ATTENTION_NAME, register
@@ -12,6 +14,18 @@ from loopserve_cli.engine.loader import LoadedModel, stop_ids
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "phi3", "gemma2", "gemma3_text")
 WINDOW = 24
+# Profiles whose rows with most architectures are slow tests, so that the others stay short.
+MOSTLY_SLOW = ("quest", "expected-attention")
+
+
+def with_profiles(profiles: Sequence[str]) -> list[Any]:
+    """Every architecture with every profile, (kind, profile), as parameters of a test."""
+    slow = {kind: kind not in ("llama", "gemma3_text") for kind in ARCHITECTURES}
+    return [
+        pytest.param(kind, profile, marks=[pytest.mark.slow] if slow[kind] and profile in MOSTLY_SLOW else [])
+        for kind in ARCHITECTURES
+        for profile in profiles
+    ]
 
 
 def configuration(kind: str) -> Any:

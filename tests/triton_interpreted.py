@@ -12,8 +12,12 @@ import pytest
 import torch
 from attention_oracle import random_lines, relative_rms, tensors
 from decode_oracle import exact_decode, exact_mass, ring, working_set
+from test_block_sparse import random_blocks
 from test_coverage import SCALING, chosen, sample
 
+from loopserve_kernels.block_index import make_block_index
+from loopserve_kernels.block_sparse import block_sparse_torch
+from loopserve_kernels.block_sparse_triton import block_sparse_triton
 from loopserve_kernels.coverage import coverage_histogram
 from loopserve_kernels.coverage_triton import first_covered_triton
 from loopserve_kernels.decode_triton import decode_attention_triton
@@ -69,6 +73,38 @@ def test_all_heads_dense() -> None:
         query.double(), key.double().expand(2, -1, -1), value.double().expand(2, -1, -1), attn_mask=causal, scale=0.1
     )
     assert relative_rms(vertical_slash_triton(query, key, value, index, 0.1, 0, 2), exact) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "bound"), TYPES)
+@pytest.mark.parametrize(
+    ("rows", "keys", "size", "block", "splits", "plans"),
+    [(1, 50, 64, 16, 3, 4), (33, 90, 80, 32, 1, 2), (50, 50, 96, 16, 1, 4), (7, 80, 128, 64, 2, 1),
+     (5, 20, 256, 32, 1, 2), (100, 300, 64, 128, 1, 4)],
+)  # fmt: skip
+def test_block_sparse(
+    rows: int,
+    keys: int,
+    size: int,
+    block: int,
+    splits: int,
+    plans: int,
+    dtype: torch.dtype,
+    bound: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query, key, value = tensors(4, 2, rows, keys, size, dtype)
+    index = make_block_index(random_blocks(plans, rows, keys, block, dense=1 if plans > 1 else None))
+    exact = block_sparse_torch(query.double(), key.double(), value.double(), index, 0.1)
+    nan_filled(monkeypatch)
+    assert relative_rms(block_sparse_triton(query, key, value, index, 0.1, splits), exact) < bound
+
+
+def test_a_block_that_is_left_out_shows() -> None:
+    query, key, value = tensors(1, 1, 20, 100, 64)
+    index = make_block_index(random_blocks(1, 20, 100, 16))
+    exact = block_sparse_torch(query.double(), key.double(), value.double(), index, 0.1)
+    fewer = replace(index, count=(index.count - 1).clamp_min(0))
+    assert relative_rms(block_sparse_triton(query, key, value, fewer, 0.1, 1), exact) > 1e-2
 
 
 INDEXED = [

@@ -36,8 +36,18 @@ def rotate_torch(query: Tensor, key: Tensor, rotation: Rotation) -> tuple[Tensor
 def _turned(x: Tensor, rotation: Rotation, weight: Tensor | None) -> Tensor:
     if weight is not None:
         x = rms_norm_torch(x, weight, rotation.eps)
-    cos, sin = rotation.cos[:, None], rotation.sin[:, None]
+    return turned(x, rotation.cos[:, None], rotation.sin[:, None])
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x [..., D] by cos and sin [..., R], which are broadcast; in a new tensor."""
     turning, staying = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     low, high = turning.chunk(2, dim=-1)
-    turned = turning * cos + torch.cat((-high, low), dim=-1) * sin
-    return torch.cat((turned, staying), dim=-1) if staying.shape[-1] else turned
+    out = turning * cos + torch.cat((-high, low), dim=-1) * sin
+    return torch.cat((out, staying), dim=-1) if staying.shape[-1] else out
+
+
+def turned_back(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """What `turned` made x [..., D] of, also where cos and sin are scaled, as YaRN's are."""
+    scale = cos.square() + sin.square()
+    return turned(x, cos / scale, -sin / scale)

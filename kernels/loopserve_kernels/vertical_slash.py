@@ -13,6 +13,7 @@ from torch import Tensor
 from loopserve_kernels.attention_shape import attention_shape
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.executed import executed_mask
+from loopserve_kernels.masked_twin import masked_twin
 from loopserve_kernels.tile_index import Index
 
 WHOLE_RUN = 1 << 24
@@ -41,16 +42,7 @@ def vertical_slash_torch(
     query: Tensor, key: Tensor, value: Tensor, index: Index, scaling: float, dense_rows: int = 0
 ) -> Tensor:
     """The twin: scores of every cell, hidden where the index does not execute. Holds [n, N] per head."""
-    heads, new, keys = query.shape[0], query.shape[1], key.shape[1]
-    mask = executed_mask(index, new, keys, dense_rows)
-    precision = torch.float64 if query.dtype == torch.float64 else torch.float32
-    out = torch.empty_like(query)
-    for head in range(heads):
-        group, plan = head * key.shape[0] // heads, head * mask.shape[0] // heads
-        scores = query[head].to(precision) @ key[group].to(precision).T * scaling
-        weights = scores.masked_fill(~mask[plan], float("-inf")).softmax(-1)
-        out[head] = (weights @ value[group].to(precision)).to(query.dtype)
-    return out
+    return masked_twin(query, key, value, executed_mask(index, query.shape[1], key.shape[1], dense_rows), scaling)
 
 
 def block_shape(size: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:

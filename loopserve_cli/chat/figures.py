@@ -100,8 +100,9 @@ def sparsity(record: TurnRecord) -> list[str]:
             return [f"dense: lines would have cost as much, {duration(record.select_ms)} to see it"]
         return [f"dense: {short(record.tokens_new)} new tokens, below where sparse pays"]
     covered = [] if record.coverage is None else [f"covers {share(record.coverage)}"]
-    lines = f"{count(record.lines_vertical)}+{count(record.lines_slash)} lines in {duration(record.select_ms)}"
-    return [f"density {share(record.density)}", *covered, lines]
+    lines = f"{count(record.lines_vertical)}+{count(record.lines_slash)} lines"
+    chosen = "blocks" if record.lines_slash is None else lines
+    return [f"density {share(record.density)}", *covered, f"{chosen} in {duration(record.select_ms)}"]
 
 
 def compression(record: TurnRecord) -> list[str]:

@@ -31,7 +31,8 @@ def range_of(key: str, short: bool = False) -> str:
     setting = SETTINGS.get(section, {}).get(name)
     if setting is None:
         return OTHERS.get(key, "")
-    return ", ".join(setting.choices) or _between(setting.low, setting.high, short)
+    between = _between(setting.low, setting.high, short)
+    return ", ".join(setting.choices) or (f"{between}, a power of two" if setting.doubles else between)
 
 
 def _between(low: float, high: float, short: bool) -> str:

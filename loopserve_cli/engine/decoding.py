@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Observation, accumulate
+from loopserve_cli.engine.layer_decoding import LayerBuffers, LayerDecoding, Observation, accumulate, spread
+from loopserve_cli.engine.page_choice import PageChoice
 from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.selection import Selection
 from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.working_set import mean_length
-from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow
+from loopserve_cli.policies.keep import KeepPolicy, ScoringWindow, StepwisePolicy
 from loopserve_cli.timers import Spans
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.rotation import Rotation
@@ -27,12 +29,13 @@ from loopserve_kernels.step_write import step_write
 class DecodeReport:
     """What decoding read at its last step, per head on average over layers, and how often it chose again.
 
-    `streamed_bytes` came from the host's memory to the device to be read, during the turn's prefill too.
+    `streamed_bytes` came from the host's memory to the device to be read, during the turn's prefill too. `reselect_ms`
+    is None where choices were part of replayed steps.
     """
 
     keys_read: int
     reselections: int
-    reselect_ms: float
+    reselect_ms: float | None
     working_set_bytes: int
     streamed_bytes: int
 
@@ -56,6 +59,9 @@ class DecodeTurn:
         self._layers: dict[int, LayerDecoding] = {}
         self._choosing = Spans()
         self._selection = Selection(policy, store, self._choosing)
+        self._pages: PageChoice | None = None  # choices within steps
+        if isinstance(policy, StepwisePolicy):
+            self._pages = PageChoice(policy, store, self._choosing)
         self.captures = True  # whether a step's pass may be captured
         self._due_in = 0
         self._keys = 0  # stored when last asked
@@ -64,7 +70,7 @@ class DecodeTurn:
     @property
     def watches(self) -> bool:
         """Whether prefill must show its queries."""
-        return self.policy.window > 0 or self.policy.accumulates
+        return self.policy.window > 0 or self.policy.accumulates or self.policy.expects
 
     @property
     def judges(self) -> bool:
@@ -72,7 +78,8 @@ class DecodeTurn:
         policy, layers = self.policy, self._layers.values()
         seen = all(s.buffers.ring.count for s in layers) if policy.window else True
         summed = all(s.accumulated is not None for s in layers) if policy.accumulates else True
-        return bool(layers) and seen and summed
+        known = all(s.statistics is not None for s in layers) if policy.expects else True
+        return bool(layers) and seen and summed and known
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -93,9 +100,23 @@ class DecodeTurn:
         state = self._layer(layer, scaling)
         if self.policy.window:
             state.buffers.ring.push(query[0], key.shape[2] - 1)
+        if self._pages is not None:
+            self._pages.observe(layer, key[0])
         if self.policy.accumulates:
             with self._choosing.span(query.device):
                 state.accumulated = accumulate(state.accumulated, query[0], key[0], scaling)
+        if self.policy.expects:
+            with self._choosing.span(query.device):
+                self._spread(layer, state, query[0])
+
+    def _spread(self, layer: int, state: LayerDecoding, query: Tensor) -> None:
+        """Note how query [H, n, D] of a chunk is spread; the dialogue's first rows are outliers, and left out."""
+        assert self.store.rope is not None
+        end = self.store.layers[layer].get_seq_length()
+        rows = min(query.shape[1], end - self.policy.sinks)
+        if rows > 0:
+            places = torch.arange(end - rows, end, device=query.device)
+            state.statistics = spread(state.statistics, query[:, -rows:], self.store.rope.at(layer, places))
 
     def observations(self) -> dict[int, Observation]:
         """What prefill showed so far, by layer; before the turn's first step this is all that its steps judge by."""
@@ -116,11 +137,14 @@ class DecodeTurn:
         A tier that evicts judges the turn by its ring of queries, of which a step takes the oldest.
         """
         room = all(s.buffers.working.has_room for s in self._layers.values() if s.chosen)
-        return self._due_in != 0 and not self.freezes and room and self.store.has_room
+        chooses = self._due_in == 0 if self._pages is None else self._pages.due(self._layers)
+        return not chooses and not self.freezes and room and self.store.has_room
 
     def begin_step(self) -> None:
         """Choose keys where that is due, and make room for one token."""
-        if self._due_in == 0:
+        if self._pages is not None:
+            self._pages.begin_step(self._layers)
+        elif self._due_in == 0:
             self._due_in = self._selection.choose(self._layers)
         self._due_in -= 1
         for state in self._layers.values():
@@ -142,6 +166,8 @@ class DecodeTurn:
         """
         state = self._layers[layer]
         held, place = self.store.layers[layer], self.store.cursor.places[layer]
+        if state.chosen and self._pages is not None:
+            return self._pages.attend(held, state, place, query, key, value, rotation)
         ring = state.buffers.ring.place(place.slot, place.position) if self.policy.window else None
         working = state.buffers.working.place() if state.chosen else None
         row = step_write(query, key, value, held.place(place.row), ring, working, rotation)
@@ -179,8 +205,15 @@ class DecodeTurn:
         self.captures = False
         self._layers.pop(layer, None)
 
+    def count_replay(self) -> None:
+        """The step's pass is a replay: how long what is done within it takes is not known."""
+        if self._pages is not None:
+            self._pages.timed = False
+
     def end_step(self) -> None:
         """Count the token that the pass has written."""
+        if self._pages is not None:
+            self._pages.end_step(self._layers)
         for state in self._layers.values():
             if self.policy.window:
                 state.buffers.ring.advance()
@@ -239,11 +272,14 @@ class DecodeTurn:
     def report(self, stored: int) -> DecodeReport:
         """The turn's figures; waits for the devices. Where nothing was decoded all `stored` keys count as read."""
         states = [state for state in self._layers.values() if self._keys]
+        choices, timed = self._selection.choices, True
+        if self._pages is not None:
+            choices, timed = self._pages.choices, self._pages.timed
         read = [mean_length(s.buffers.working) if s.chosen else float(self._keys) for s in states]
         return DecodeReport(
             keys_read=round(sum(read) / len(read)) if read else stored,
-            reselections=max(self._selection.choices - 1, 0),
-            reselect_ms=self._choosing.ms(),
+            reselections=max(choices - 1, 0),
+            reselect_ms=self._choosing.ms() if timed else None,
             working_set_bytes=sum(s.buffers.working.bytes for s in self._layers.values() if s.chosen),
             streamed_bytes=self.store.streamed - self._streamed,
         )

@@ -13,6 +13,7 @@ from loopserve_cli.engine.evict import Eviction
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.layer_decoding import LayerBuffers
 from loopserve_cli.engine.out_of_memory import memory_told
+from loopserve_cli.engine.rope import Rope, check_rope
 from loopserve_cli.engine.rotary import LengthDependence
 from loopserve_cli.engine.store import Store
 from loopserve_cli.engine.tiers import carried, empty_store
@@ -29,14 +30,18 @@ class DialogueState:
         profile: Profile,
         handover: Handover | None = None,
         lengths: LengthDependence | None = None,
+        rope: Rope | None = None,
     ) -> None:
-        """Nothing, for a model of so many layers, to whose attention things are handed so."""
+        """Nothing, for a model of so many layers, to whose attention things are handed so; `rope` are its positions.
+
+        Raises UsageError where the profile needs those and they are not known.
+        """
         self.tokens: list[int] = []
         # Which profiles' policies, as text, computed what is stored, and the profiles' names.
         self.made_under: dict[str, str] = {}
         self._layers = layers
         self._lengths = lengths
-        self.store = empty_store(profile.retain["tier"], layers, handover)
+        self.store = empty_store(profile.retain["tier"], layers, handover, rope)
         self._begin_under(profile)
 
     @property
@@ -66,13 +71,16 @@ class DialogueState:
 
     def use(self, profile: Profile) -> None:
         """Go on under another profile: in its tier, or, to and from one that evicts, with nothing."""
+        check_rope(profile, self.store.rope)
         old, new = self.profile.retain["tier"], profile.retain["tier"]
         if "evict" in (old, new):
             self.reset()
         if old != new:
             try:
                 with memory_told(f"moving the cache to tier {new}, so that the next turn prefills anew"):
-                    self.store = carried(self.store, empty_store(new, self._layers, self.store.handover))
+                    self.store = carried(
+                        self.store, empty_store(new, self._layers, self.store.handover, self.store.rope)
+                    )
             except BaseException:
                 self.reset()  # a part has moved already; what is not there is fed again
                 raise
@@ -80,6 +88,7 @@ class DialogueState:
 
     def _begin_under(self, profile: Profile) -> None:
         """Working sets and frozen segments belong to a profile and a store."""
+        check_rope(profile, self.store.rope)
         self.profile = profile
         self._policies = json.dumps([asdict(profile.prefill), asdict(profile.keep)], sort_keys=True)
         self._keep = keep_policy(profile.keep)

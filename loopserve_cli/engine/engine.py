@@ -20,6 +20,7 @@ from loopserve_cli.engine.gauges import Gauges, PrefillFigures, gauges_of
 from loopserve_cli.engine.identity import Identity
 from loopserve_cli.engine.layerwise import Tell
 from loopserve_cli.engine.loader import LoadedModel
+from loopserve_cli.engine.rope import find_rope
 from loopserve_cli.engine.runtime import Runtime
 from loopserve_cli.engine.saved import SavedStore, Told
 from loopserve_cli.engine.stepper import Stepper
@@ -56,7 +57,8 @@ class Engine:
         self.keeps_start = False
         self.start: AnswerStart | None = None
         self._prefill_figures = PrefillFigures()
-        self._state = DialogueState(loaded.layers, profile, loaded.handover, self._prefiller.lengths)
+        rope = find_rope(loaded.model)
+        self._state = DialogueState(loaded.layers, profile, loaded.handover, self._prefiller.lengths, rope)
         self._begin_under(profile)
 
     @property

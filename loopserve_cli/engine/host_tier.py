@@ -46,6 +46,7 @@ class HostLayer(StoreLayer):
     def tensors(self) -> list[Tensor]:
         """The host's buffers and the tail; the staging counts with the first layer."""
         own = [part for part in (self.keys, self.values, self.tail_keys, self.tail_values) if part is not None]
+        own += self.judged_by
         return own + self.staging.tensors if self.number == 0 else own
 
     @property

@@ -11,6 +11,8 @@ from torch import Tensor
 from loopserve_cli.engine.ring import Ring
 from loopserve_cli.engine.working_set import WorkingSet
 from loopserve_kernels.key_mass import key_mass
+from loopserve_kernels.query_statistics import QueryStatistics, query_statistics
+from loopserve_kernels.rotate import turned_back
 
 ACCUMULATED_ROWS = 32
 
@@ -30,33 +32,37 @@ class Observation:
     ring: Ring
     scaling: float
     accumulated: Tensor | None
+    statistics: QueryStatistics | None
 
 
 @dataclass(slots=True)
 class LayerDecoding:
     """One layer in this turn; without a choice (`chosen`) it reads everything.
 
-    `accumulated` [G, N] is the attention of the prefill's rows by key, where the policy asked for it.
+    `accumulated` [G, N] is the attention of the prefill's rows by key, `statistics` how its queries are spread before
+    RoPE, each where the policy asked for it.
     """
 
     buffers: LayerBuffers
     scaling: float
     chosen: bool = False
     accumulated: Tensor | None = None
+    statistics: QueryStatistics | None = None
 
     @classmethod
     def recalled(cls, observation: Observation) -> LayerDecoding:
         """As when it was noted, in buffers of its own."""
-        return cls(LayerBuffers(observation.ring.copy()), observation.scaling, accumulated=observation.accumulated)
+        buffers, seen = LayerBuffers(observation.ring.copy()), observation
+        return cls(buffers, seen.scaling, accumulated=seen.accumulated, statistics=seen.statistics)
 
     def observation(self) -> Observation:
         """What prefill showed so far."""
-        return Observation(self.buffers.ring.copy(), self.scaling, self.accumulated)
+        return Observation(self.buffers.ring.copy(), self.scaling, self.accumulated, self.statistics)
 
     def rewind(self, length: int) -> None:
         """Forget what was seen of tokens after the first `length`."""
         self.buffers.ring.rewind(length)
-        self.accumulated = None
+        self.accumulated = self.statistics = None
 
 
 def accumulate(so_far: Tensor | None, query: Tensor, key: Tensor, scaling: float) -> Tensor:
@@ -68,3 +74,9 @@ def accumulate(so_far: Tensor | None, query: Tensor, key: Tensor, scaling: float
         rows = torch.arange(first, min(first + ACCUMULATED_ROWS, new), device=query.device)
         total += key_mass(query[:, rows], keys - new + rows, key, scaling, "mean") * len(rows)
     return total
+
+
+def spread(so_far: QueryStatistics | None, query: Tensor, rope: tuple[Tensor, Tensor]) -> QueryStatistics:
+    """How rows are spread before RoPE: query [H, n, D] after it, and the cos and sin [n, R] that turned them."""
+    found = query_statistics(turned_back(query.float(), *rope))
+    return found if so_far is None else so_far.merged(found)

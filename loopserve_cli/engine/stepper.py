@@ -183,6 +183,7 @@ class Stepper:
                 return self._forward(decode, draws)
         self._replayed = True
         self.replays += 1
+        decode.count_replay()
         return captured.replay()
 
     def _forward(self, decode: DecodeTurn, draws: bool) -> Tensor:

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from loopserve_cli.engine.coding import Coding
 from loopserve_cli.engine.cursor import Cursor
 from loopserve_cli.engine.handover import Handover, Witness
+from loopserve_cli.engine.rope import Rope
 from loopserve_cli.engine.store_layer import StoreLayer
 
 
@@ -24,10 +25,13 @@ class Store(Cache):
     given back.
     """
 
-    def __init__(self, layers: int | Sequence[StoreLayer], handover: Handover | None = None) -> None:
-        """An empty store of so many layers on the device, or of the given ones; `handover` is the model's."""
+    def __init__(
+        self, layers: int | Sequence[StoreLayer], handover: Handover | None = None, rope: Rope | None = None
+    ) -> None:
+        """An empty store of so many layers on the device, or of the given ones; the rest is the model's."""
         super().__init__(layers=[StoreLayer() for _ in range(layers)] if isinstance(layers, int) else list(layers))
         self.handover = handover or Handover()
+        self.rope = rope
         self.witness: Witness | None = None
         self.cursor = Cursor()
         self.stepping = False

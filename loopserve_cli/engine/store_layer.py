@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from loopserve_kernels.key_codes import KeyCodes
+from loopserve_kernels.page_bounds import PageBounds
 from loopserve_kernels.step_place import StorePlace
 
 GROWTH = 1.5
@@ -38,6 +39,7 @@ class StoreLayer(CacheLayerMixin):
         self.moves = 0  # how often a buffer came to lie elsewhere
         self.streamed = 0  # bytes that were brought to the device to be read
         self.codes: KeyCodes | None = None  # of the keys, where a choice asked for them
+        self.bounds: PageBounds | None = None  # of pages of the keys, likewise
 
     @property
     def capacity(self) -> int:
@@ -47,12 +49,16 @@ class StoreLayer(CacheLayerMixin):
     @property
     def tensors(self) -> list[Tensor]:
         """Every buffer this layer has allocated, wherever it lies."""
-        coded = [] if self.codes is None else self.codes.tensors
-        return [part for part in (self.keys, self.values) if part is not None] + coded
+        return [part for part in (self.keys, self.values) if part is not None] + self.judged_by
+
+    @property
+    def judged_by(self) -> list[Tensor]:
+        """What is held beside the keys so that choices can be made by it."""
+        return [part for made in (self.codes, self.bounds) if made is not None for part in made.tensors]
 
     @property
     def bytes(self) -> int:
-        """Bytes allocated for keys, their codes and values."""
+        """Bytes allocated for keys, what they are judged by, and values."""
         return sum(part.nbytes for part in self.tensors)
 
     @property
@@ -122,6 +128,19 @@ class StoreLayer(CacheLayerMixin):
         """All valid keys, [1, G, length, D], on the device."""
         return self.everything(self.length)[0]
 
+    def keys_from(self, first: int) -> Tensor:
+        """The keys from row `first` on, [G, n, D], on the device."""
+        return self.rows()[0][0, :, first:].to(self.device)
+
+    def page_bounds(self, page: int) -> PageBounds:
+        """The bounds of pages of so many keys, with room for as many as the keys have, as far as they are known."""
+        assert self.keys is not None
+        if self.bounds is None or self.bounds.page != page:
+            self.bounds = PageBounds(page)
+        like = self.keys[0, :, :0].to(self.device)
+        self.moves += self.bounds.make_room(max(1, self.capacity // page), like)
+        return self.bounds
+
     def sources(self, rows: int) -> tuple[Tensor, Tensor]:
         """All valid keys and values, [1, G, length, D], where the device can gather so many rows of them."""
         return self.everything(self.length)
@@ -167,7 +186,7 @@ class StoreLayer(CacheLayerMixin):
         kept = keys.shape[2]
         self.keys[:, :, start : start + kept] = keys
         self.values[:, :, start : start + kept] = values
-        self._forget_codes(start)
+        self._forget_judged(start)
         self.dropped += self.length - start - kept
         self.length = start + kept
 
@@ -175,16 +194,17 @@ class StoreLayer(CacheLayerMixin):
         """Forget all but the first `tokens` tokens; their room stays."""
         assert tokens >= 0
         self.length = max(0, min(self.length, tokens - self.dropped))
-        self._forget_codes(self.length)
+        self._forget_judged(self.length)
 
-    def _forget_codes(self, start: int) -> None:
-        """Codes of keys from row `start` on are those of others."""
-        if self.codes is not None:
-            self.codes.rewind(start)
+    def _forget_judged(self, start: int) -> None:
+        """Codes and bounds of keys from row `start` on are those of others."""
+        for made in (self.codes, self.bounds):
+            if made is not None:
+                made.rewind(start)
 
     def reset(self) -> None:
         """Forget everything and give the memory back."""
-        self.keys = self.values = self.codes = None
+        self.keys = self.values = self.codes = self.bounds = None
         self.is_initialized = False
         self.length = self.wanted = self.dropped = 0
 

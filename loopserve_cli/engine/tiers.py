@@ -6,13 +6,14 @@ import torch
 
 from loopserve_cli.engine.handover import Handover
 from loopserve_cli.engine.host_tier import host_layers
+from loopserve_cli.engine.rope import Rope
 from loopserve_cli.engine.store import Store
 
 
-def empty_store(tier: str, layers: int, handover: Handover | None = None) -> Store:
+def empty_store(tier: str, layers: int, handover: Handover | None = None, rope: Rope | None = None) -> Store:
     """A store of so many layers; "evict" holds what it holds on the device, like "device"."""
     assert tier in ("device", "host", "evict"), tier
-    return Store(host_layers(layers) if tier == "host" else layers, handover)
+    return Store(host_layers(layers) if tier == "host" else layers, handover, rope)
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from torch import Tensor
 from loopserve_cli.policies.keep import Keys
 from loopserve_kernels.decode import decode_attention
 from loopserve_kernels.gather import gather_keys
+from loopserve_kernels.page_index import page_index
 from loopserve_kernels.step_place import WorkingPlace
 
 GROWTH = 1.5
@@ -32,7 +33,9 @@ class WorkingSet:
         self.longest = 0  # the largest of the lengths, on the host
         self.even = True  # all lengths are equal
         self.moves = 0
+        self.pages: Tensor | None = None  # [G, K] int32, on the device, where whole pages are chosen within a step
         self._chosen: tuple[Keys, int] | None = None  # the choice, and among how many rows it was made
+        self._paged: tuple[int, int] | None = None  # for one of `pages`: keys a page, and those rows
 
     @property
     def bytes(self) -> int:
@@ -47,7 +50,23 @@ class WorkingSet:
         gather_keys(key, value, chosen.index, chosen.count, self.keys, self.values, self.lengths)
         self.longest = width
         self.even = chosen.even
-        self._chosen = chosen, key.shape[1]
+        self._chosen, self._paged = (chosen, key.shape[1]), None
+
+    def prepare(self, key: Tensor, value: Tensor, rows: int, pages: int, device: torch.device) -> None:
+        """Room on the device for `rows` like those of key and value [G, N, D], and for the numbers of chosen `pages`.
+
+        What it holds is written within a step.
+        """
+        self._reserve(key, value, rows + 1, device)
+        if self.pages is None or self.pages.shape != (key.shape[0], pages):
+            self.pages = torch.zeros(key.shape[0], pages, dtype=torch.int32, device=device)
+            self.moves += 1
+
+    def note_pages(self, page: int, keys: int, held: int) -> None:
+        """A step has chosen among `keys` rows, in pages of so many, and reads `held` of them."""
+        self.longest, self.even = held, True
+        self._paged = page, keys
+        self._chosen = None
 
     def make_room(self) -> None:
         """See that one more token fits."""
@@ -80,15 +99,24 @@ class WorkingSet:
 
     def between(self, cuts: Sequence[int]) -> list[float]:
         """Keys held of the store's rows between each two of the ascending `cuts`, per head; waits for the device."""
-        assert self._chosen is not None
-        chosen, rows = self._chosen
+        index, count, rows = self._choice()
         edges = torch.tensor(cuts, dtype=torch.int32)
-        index, count = chosen.index.cpu(), chosen.count.cpu().long()
         below = torch.searchsorted(index, edges.expand(index.shape[0], -1).contiguous())
         below = below.minimum(count[:, None]).double().mean(0)  # padding follows what was chosen
         below += (edges - rows).clamp(0, self.longest - index.shape[1])  # every token since
         found: list[float] = below.diff().tolist()
         return found
+
+    def _choice(self) -> tuple[Tensor, Tensor, int]:
+        """What was chosen, index [G, K] and count [G] on the host, and among how many rows; waits for the device."""
+        if self._paged is None:
+            assert self._chosen is not None
+            chosen, rows = self._chosen
+            return chosen.index.cpu(), chosen.count.cpu().long(), rows
+        assert self.pages is not None
+        page, rows = self._paged
+        index, count = page_index(self.pages.cpu(), page, torch.tensor([rows]))
+        return index[:, : int(count[0])], count.long(), rows
 
     def _reserve(self, key: Tensor, value: Tensor, rows: int, device: torch.device) -> None:
         """Buffers of at least `rows` on the device, their content of no matter."""

@@ -19,6 +19,9 @@ How settings correspond.
 - AdaKVPress: alpha_safeguard is our floor, the press in it a SnapKVPress. Both take int(B floor) best keys of every
   head first, those of the window foremost. It takes at least one where we may take none; the window is kept anyway.
 - StreamingLLMPress: n_sink is our sinks.
+- ExpectedAttentionPress: n_future_positions is our future, n_sink our sinks, epsilon our epsilon; covariance and value
+  norms are on, as by default. It turns queries by the positions after the prompt, worked out as the others are. Its
+  scores are powers of e, which single precision sees less finely: their cuts are at least CLOSEST_POWERS.
 
 Not asked, as there is nothing to agree on: budgets below the window (the press keeps any of the window's keys, all of
 one score; we let a shorter window judge) or below the sinks (any of the sinks; we keep the first), even pool widths
@@ -35,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kvpress import AdaKVPress, SnapKVPress, StreamingLLMPress
+from kvpress import AdaKVPress, ExpectedAttentionPress, SnapKVPress, StreamingLLMPress
 from kvpress.presses.base_press import BasePress
 from kvpress.utils import compute_n_kept, get_prerope_query_states
 from kvpress_tensors import Shape, after_rope, before_rope, checksum, ranges, rope
@@ -43,7 +46,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
 
-CLOSEST = 1e-5
+CLOSEST, CLOSEST_POWERS = 1e-5, 1e-4
 SHAPES = (
     Shape(1, heads=3, kv_heads=3, size=16, keys=97),
     Shape(2, heads=4, kv_heads=2, size=32, keys=97),
@@ -63,6 +66,12 @@ SNAPKV = {
 }
 FLOORS = (0.0, 0.01, 0.2, 0.6, 0.9, 1.0)
 # (budget, sinks). Among them sinks alone, no sinks, and everything but one key.
+# (budget, future, sinks, epsilon). Among them a single position to come, no sinks, and everything but one key.
+EXPECTED = {
+    97: ((14, 512, 4, 0.0), (40, 64, 0, 0.01), (96, 1, 2, 0.0)),
+    333: ((33, 512, 4, 0.0), (100, 17, 1, 0.1), (250, 256, 8, 0.002)),
+    1000: ((70, 512, 4, 0.0), (121, 100, 16, 0.01), (519, 2048, 4, 0.02)),
+}
 STREAMING = {97: ((4, 4), (40, 4), (96, 4)), 333: ((5, 4), (100, 0), (250, 16)), 1000: ((64, 4), (512, 4), (999, 1))}
 
 
@@ -99,6 +108,7 @@ class Attention:
         layer.q_proj.weight.data = copy[:split]
         layer.k_proj.weight.data = copy[split:place]
         layer.v_proj.weight.data = copy[place].expand(shape.kv_heads * shape.size, -1)
+        layer.rotary_emb = lambda _, places: [table[None] for table in rope(shape, int(places[0, 0]), places.shape[1])]
         return layer
 
     def _check(self) -> None:
@@ -128,10 +138,11 @@ class Attention:
             masked = set(zip(heads.tolist(), keys.tolist(), strict=True))
         return [[key for key in sorted(row) if (group, key) not in masked] for group, row in enumerate(left.tolist())]
 
-    def scores(self, press: SnapKVPress) -> Tensor:
+    def scores(self, press: SnapKVPress | ExpectedAttentionPress) -> Tensor:
         """The press's own scores, [G, N]."""
-        cached = self.key[None]
-        return press.score(self.layer, self.hidden, cached, cached, None, {"position_embeddings": self.rope})[0]
+        cached, place = self.key[None], torch.arange(self.shape.keys, dtype=torch.float32)
+        values = place[:, None].expand_as(cached)
+        return press.score(self.layer, self.hidden, cached, values, None, {"position_embeddings": self.rope})[0]
 
 
 def ratio(budget: int, keys: int) -> float:
@@ -168,8 +179,10 @@ def asked_of(attention: Attention) -> list[dict[str, Any]]:
     keys = attention.shape.keys
     asked: list[dict[str, Any]] = []
 
-    def write(policy: str, settings: dict[str, Any], kept: list[list[int]], gap: float | None) -> None:
-        assert gap is None or gap >= CLOSEST, f"{attention.shape}, {policy} {settings}: a cut of {gap:.1e}"
+    def write(
+        policy: str, settings: dict[str, Any], kept: list[list[int]], gap: float | None, closest: float = CLOSEST
+    ) -> None:
+        assert gap is None or gap >= closest, f"{attention.shape}, {policy} {settings}: a cut of {gap:.1e}"
         entry = {"policy": policy, "settings": settings, "gap": gap and float(f"{gap:.1e}")}
         asked.append({**entry, "kept": [ranges(row) for row in kept]})
 
@@ -184,6 +197,11 @@ def asked_of(attention: Attention) -> list[dict[str, Any]]:
         for floor in FLOORS:
             kept = attention.kept(AdaKVPress(snapkv, alpha_safeguard=floor))
             write("adakv", {**settings, "floor": floor}, kept, closest_cut(scores, kept, int(budget * floor)))
+    for budget, future, sinks, epsilon in EXPECTED[keys]:
+        expected = ExpectedAttentionPress(ratio(budget, keys), n_future_positions=future, n_sink=sinks, epsilon=epsilon)
+        settings = {"budget": budget, "future": future, "sinks": sinks, "epsilon": epsilon}
+        scores, kept = attention.scores(expected), attention.kept(expected)
+        write("expected_attention", settings, kept, closest_cut(scores, kept, None), CLOSEST_POWERS)
     return asked
 
 

@@ -98,6 +98,7 @@ BUDGETS = (
     ),
     Budget("step, full", "a decode step that reads everything", "layer", 15, 0, partial(decode_step, "full")),
     Budget("step, loopserve", "one that reads chosen keys", "layer", 15, 0, partial(decode_step, "loopserve")),
+    Budget("step, quest", "one that first chooses the keys it reads", "layer", 45, 0, partial(decode_step, "quest")),
     Budget("re-selection", "choosing keys again", "choice of 32 layers", 200, 0, partial(reselection, "loopserve")),
 )
 

@@ -14,7 +14,7 @@ from loopserve_cli.bench.kernels.clock import captured_ms, kernels_of, median_ms
 from loopserve_cli.bench.kernels.options import LAYERS
 from loopserve_cli.bench.kernels.problem import Problem, planted_problem
 from loopserve_cli.bench.kernels.sparse_layer import SparseLayer, cells_of, dense_heads
-from loopserve_cli.policies.prefill import prefill_policy
+from loopserve_cli.policies.prefill import line_policy
 from loopserve_cli.profile import load_profile
 
 SHAPES = {
@@ -35,7 +35,7 @@ def run(device: torch.device, scale: str) -> Iterator[Record]:
         problem = planted_problem(LAYERS[device.type], rows, keys, device, 0)
         for changes in SETTINGS[scale]:
             profile = load_profile("loopserve-prefill").with_overrides(f"prefill.{change}" for change in changes)
-            layer = SparseLayer(problem, prefill_policy(profile.prefill))
+            layer = SparseLayer(problem, line_policy(profile.prefill))
             facts = {"rows": rows, "keys": keys, "setting": ", ".join(changes) or "as shipped"}
             yield from parts(layer, facts, device)
 

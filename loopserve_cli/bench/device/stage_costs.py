@@ -15,7 +15,7 @@ from loopserve_cli.bench.kernels.options import LAYERS
 from loopserve_cli.bench.kernels.problem import planted_problem
 from loopserve_cli.bench.kernels.sparse_layer import SparseLayer, cells_of
 from loopserve_cli.bench.kernels.variant import Variant, time_rounds, warm_up
-from loopserve_cli.policies.prefill import prefill_policy
+from loopserve_cli.policies.prefill import line_policy
 from loopserve_cli.profile import load_profile
 from loopserve_kernels.rows import sample_size
 
@@ -78,4 +78,4 @@ def chosen_layer(device: torch.device, keys: int, dtype: str, size: int) -> Spar
     """A layer with lines to choose, as many rows as keys, under the shipped profile."""
     layer = replace(LAYERS[device.type], size=size, dtype=dtype)
     problem = planted_problem(layer, keys, keys, device, 0)
-    return SparseLayer(problem, prefill_policy(load_profile("loopserve-prefill").prefill))
+    return SparseLayer(problem, line_policy(load_profile("loopserve-prefill").prefill))

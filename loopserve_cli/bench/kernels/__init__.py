@@ -49,7 +49,7 @@ def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, A
     from loopserve_cli.bench.kernels.summary import summarise
     from loopserve_cli.environment import measuring
     from loopserve_cli.measure.document import command_of, whole_run
-    from loopserve_cli.policies.prefill import prefill_policy
+    from loopserve_cli.policies.prefill import line_policy
     from loopserve_cli.profile import load_profile
     from loopserve_kernels.device import device_name
 
@@ -58,7 +58,7 @@ def measured(options: KernelsOptions, say: Callable[[str], None]) -> dict[str, A
     profile = load_profile(PROFILE)
     if profile.prefill.settings["objective"] != options.objective:
         profile = profile.with_overrides([f"prefill.objective={options.objective}"])
-    policy = prefill_policy(profile.prefill)
+    policy = line_policy(profile.prefill)
     # The model first: a length that it does not read is told at once.
     found = measure_coverage(policy, options.tokens, str(device), options.seed, say) if options.tokens else []
     with measuring(device_name(device), layer.dtype) as environment, torch.no_grad():

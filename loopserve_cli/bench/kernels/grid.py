@@ -15,7 +15,7 @@ from loopserve_cli.bench.kernels.plan import Plan
 from loopserve_cli.bench.kernels.problem import random_problem
 from loopserve_cli.bench.kernels.shape import Prepared, prepare
 from loopserve_cli.bench.kernels.variant import Timing, WarmUp, round_ms, time_rounds, warm_up
-from loopserve_cli.policies.prefill import PrefillPolicy
+from loopserve_cli.policies.prefill import LinePolicy
 
 Say = Callable[[str], None]
 
@@ -55,7 +55,7 @@ class GridRun:
 
     layer: Layer
     grid: Grid
-    policy: PrefillPolicy
+    policy: LinePolicy
     device: torch.device
     seed: int
     say: Say

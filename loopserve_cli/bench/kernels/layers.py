@@ -14,7 +14,7 @@ from loopserve_cli.bench.text import prompt_ids
 from loopserve_cli.config import ModelOptions
 from loopserve_cli.engine.loader import LoadedModel, load
 from loopserve_cli.errors import UsageError
-from loopserve_cli.policies.prefill import PrefillPolicy, PrefillTurn
+from loopserve_cli.policies.prefill import LinePolicy, PrefillTurn
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.executed import causal_entries, executed_entries
 from loopserve_kernels.index import build_index
@@ -44,20 +44,21 @@ class LayerCoverage:
 class CoverageTurn(PrefillTurn):
     """Stands where a turn's prefill does: lets every layer choose and measures the choice, but attends densely."""
 
-    def __init__(self, policy: PrefillPolicy, say: Callable[[str], None]) -> None:
+    def __init__(self, policy: LinePolicy, say: Callable[[str], None]) -> None:
         """Nothing measured yet."""
         super().__init__(policy)
+        self.line_policy = policy
         self.say = say
         self.found: list[LayerCoverage] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Dense attention, so that every layer sees the model's real queries and keys."""
         self.say(f"coverage of layer {layer} over {key.shape[2]:,} tokens")
-        self.found.append(layer_coverage(layer, query[0], key[0], scaling, self.policy))
+        self.found.append(layer_coverage(layer, query[0], key[0], scaling, self.line_policy))
         return dense_attention(query, key, value, scaling)
 
 
-def layer_coverage(layer: int, query: Tensor, key: Tensor, scaling: float, policy: PrefillPolicy) -> LayerCoverage:
+def layer_coverage(layer: int, query: Tensor, key: Tensor, scaling: float, policy: LinePolicy) -> LayerCoverage:
     """What `policy` chooses for query [H, n, D] over key [G, N, D], executed as a turn does, and what that holds.
 
     The gate's `most_density` makes heads dense here too; its least lengths do not, so that short inputs can be asked.
@@ -89,7 +90,7 @@ def layer_coverage(layer: int, query: Tensor, key: Tensor, scaling: float, polic
 
 
 def measure_coverage(
-    policy: PrefillPolicy, tokens: Sequence[int], device: str, seed: int, say: Callable[[str], None]
+    policy: LinePolicy, tokens: Sequence[int], device: str, seed: int, say: Callable[[str], None]
 ) -> list[LayerCoverage]:
     """Every layer of the demo model over dialogues of so many tokens.
 
@@ -107,7 +108,7 @@ def measure_coverage(
 
 @torch.inference_mode()
 def coverage_of(
-    loaded: LoadedModel, ids: list[int], policy: PrefillPolicy, say: Callable[[str], None]
+    loaded: LoadedModel, ids: list[int], policy: LinePolicy, say: Callable[[str], None]
 ) -> list[LayerCoverage]:
     """Every layer of a model over one input, fed whole."""
     turn = CoverageTurn(policy, say)

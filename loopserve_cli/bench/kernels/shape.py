@@ -16,7 +16,7 @@ from loopserve_cli.bench.kernels.problem import Problem, disagreement
 from loopserve_cli.bench.kernels.sparse_layer import SparseLayer
 from loopserve_cli.bench.kernels.variant import ATTEND, CHOOSE, DENSE, FLEX, INDEX, OWN_DENSE, Variant
 from loopserve_cli.errors import first_line
-from loopserve_cli.policies.prefill import PrefillPolicy
+from loopserve_cli.policies.prefill import LinePolicy
 from loopserve_kernels.index import build_index
 from loopserve_kernels.tile_index import Index
 
@@ -51,7 +51,7 @@ class Prepared:
 def prepare(
     problem: Problem,
     densities: Sequence[float],
-    policy: PrefillPolicy,
+    policy: LinePolicy,
     flex_refused: str | None,
     seed: int,
     clock: Clock,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from loopserve_cli.bench.kernels.problem import Problem
-from loopserve_cli.policies.prefill import PrefillPolicy
+from loopserve_cli.policies.prefill import LinePolicy
 from loopserve_kernels.chosen_lines import Lines
 from loopserve_kernels.index import make_index
 from loopserve_kernels.tile_index import Index
@@ -18,7 +18,7 @@ class SparseLayer:
     """A layer's problem, and the policy that chooses its lines."""
 
     problem: Problem
-    policy: PrefillPolicy
+    policy: LinePolicy
 
     def lines(self) -> Lines:
         """What the policy chooses."""

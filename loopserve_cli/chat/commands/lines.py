@@ -10,6 +10,7 @@ from loopserve_cli.chat.commands.command import path_argument
 from loopserve_cli.chat.figures import UNKNOWN
 from loopserve_cli.chat.session import Session
 from loopserve_cli.errors import UsageError
+from loopserve_cli.policy_settings import BLOCK_POLICIES
 
 if TYPE_CHECKING:
     from loopserve_cli.policies.prefill import ChosenLines
@@ -73,6 +74,9 @@ def _why_none(session: Session) -> str:
     engine = session.conversation.engine
     if engine.profile.prefill.policy == "dense":
         return f"profile {engine.profile.name} chooses no lines: its prefill is dense"
+    if engine.profile.prefill.policy in BLOCK_POLICIES:
+        by_head = "`loopserve replay --out` keeps their density by head"
+        return f"profile {engine.profile.name} chooses blocks, not lines; {by_head}"
     return (
         "no prefill of what the cache holds has chosen lines; one does where many new tokens meet a long dialogue "
         "(prefill.min_new, prefill.min_keys)"

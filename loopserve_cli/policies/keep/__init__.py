@@ -8,9 +8,13 @@ from __future__ import annotations
 from loopserve_cli.policies.keep.adakv import AdaKV
 from loopserve_cli.policies.keep.base import KeepPolicy, Keys, ScoringWindow
 from loopserve_cli.policies.keep.everything import Everything
+from loopserve_cli.policies.keep.expected_attention import ExpectedAttention
+from loopserve_cli.policies.keep.expected_queries import ExpectedQueries
 from loopserve_cli.policies.keep.h2o import H2O
 from loopserve_cli.policies.keep.progressive import Progressive
+from loopserve_cli.policies.keep.quest import Quest
 from loopserve_cli.policies.keep.snapkv import SnapKV
+from loopserve_cli.policies.keep.stepwise import StepwisePolicy
 from loopserve_cli.policies.keep.streaming import Streaming
 from loopserve_cli.profile import PolicyOptions
 
@@ -21,6 +25,8 @@ POLICIES: dict[str, type[KeepPolicy]] = {
     "adakv": AdaKV,
     "h2o": H2O,
     "progressive": Progressive,
+    "quest": Quest,
+    "expected_attention": ExpectedAttention,
 }
 
 
@@ -29,4 +35,4 @@ def keep_policy(options: PolicyOptions) -> KeepPolicy:
     return POLICIES[options.policy](**options.settings)
 
 
-__all__ = ["POLICIES", "KeepPolicy", "Keys", "ScoringWindow", "keep_policy"]
+__all__ = ["POLICIES", "ExpectedQueries", "KeepPolicy", "Keys", "ScoringWindow", "StepwisePolicy", "keep_policy"]

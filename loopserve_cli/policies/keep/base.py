@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from loopserve_cli.policies.keep.expected_queries import ExpectedQueries
 from loopserve_kernels.key_codes import KeyCodes
 
 
@@ -22,6 +23,8 @@ class ScoringWindow:
     scaling: float
     accumulated: Tensor | None = None  # [G, N] fp32, attention of all of the turn's rows, where the policy asked for it
     codes: KeyCodes | None = None  # of all keys, where judging by them is faster
+    expected: ExpectedQueries | None = None  # where the policy asked for it
+    value: Tensor | None = None  # [G, N, D], likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,16 @@ class KeepPolicy(ABC):
     `window` is how many of the newest queries a choice is made from; a policy with a window of 0 looks at no key
     either, and is given keys that have a shape alone. `interval` is output tokens between two choices; None chooses
     once, before the first. `accumulates` is whether the attention of all of the turn's rows must be summed up during
-    prefill, `first_full` whether the first interval reads everything, so that the first choice is made from outputs.
+    prefill, `expects` whether it judges by how the turn's queries are spread before RoPE, and by all keys and values.
+    `sinks` are first keys that are always read, `first_full` is whether the first interval reads everything, so that
+    the first choice is made from outputs.
     """
 
     window: int = 0
     interval: int | None = None
     accumulates: bool = False
+    expects: bool = False
+    sinks: int = 0
     first_full: bool = False
 
     @abstractmethod

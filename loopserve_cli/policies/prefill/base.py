@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from loopserve_cli.policies.prefill.routes import Routes
+from loopserve_kernels.blocks import Blocks
 from loopserve_kernels.chosen_lines import Lines
 
 
@@ -53,8 +54,20 @@ class PrefillPolicy(Protocol):
     def sampled(self, new: int) -> int:
         """How many of so many new rows are looked at to choose; 0 where nothing is looked at."""
 
+
+class LinePolicy(PrefillPolicy, Protocol):
+    """One that chooses vertical and slash lines."""
+
     def lines(self, query: Tensor, key: Tensor, scaling: float, rows_per_block: int) -> Lines | None:
         """The lines of one layer for query [H, n, D] over key [G, N, D], the new rows last; None is dense.
 
         `rows_per_block` is the height of the tiles that will execute them.
         """
+
+
+@runtime_checkable
+class BlockPolicy(PrefillPolicy, Protocol):
+    """One that chooses blocks of rows and keys. Its `dense_rows` are 0: rows that see everything are blocks as well."""
+
+    def blocks(self, query: Tensor, key: Tensor, scaling: float) -> Blocks:
+        """The blocks of one layer for query [H, n, D] over key [G, N, D], the new rows last."""

@@ -14,8 +14,8 @@ class PrefillReport:
     """What a turn's prefill did, over all layers, heads and chunks. None: not known, or nothing to know.
 
     `density` is entries computed / causal entries. `coverage` is the mean share of the sampled rows' attention on
-    the chosen lines (1 for a dense head), None for fixed patterns, which nobody measured. The lines are means over
-    the heads that ran sparse. `dense_layers` counts layers in which no head did.
+    what was chosen (1 for a dense head), None where nobody measured it (fixed patterns). The lines are means over the
+    heads that ran sparse, None where blocks were chosen. `dense_layers` counts layers in which no head did.
     """
 
     select_ms: float
@@ -29,7 +29,10 @@ class PrefillReport:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen for P line heads, each [P]: small tensors that stay on their device until the turn ends."""
+    """What was chosen for P line heads, each [P]: small tensors that stay on their device until the turn ends.
+
+    NaN is what nobody measured, and the lines of a plan of blocks.
+    """
 
     dense: Tensor
     entries: Tensor
@@ -78,16 +81,20 @@ def report_of(calls: Sequence[Call], select_ms: float, attention_ms: float) -> P
         sparse_heads += float(sparse.sum())
         if sparse.any():
             sparse_layers.add(call.layer)
-    mean = covered / weight if weight else None
     return PrefillReport(
         select_ms=select_ms,
         attention_ms=attention_ms,
         density=executed / causal if causal else None,
-        coverage=None if mean != mean else mean,
-        lines_vertical=vertical / sparse_heads if sparse_heads else None,
-        lines_slash=slash / sparse_heads if sparse_heads else None,
+        coverage=_known_mean(covered, weight),
+        lines_vertical=_known_mean(vertical, sparse_heads),
+        lines_slash=_known_mean(slash, sparse_heads),
         dense_layers=len({call.layer for call in calls}) - len(sparse_layers),
     )
+
+
+def _known_mean(total: float, count: float) -> float | None:
+    """The mean; None of nothing, and where some part is not known (NaN)."""
+    return total / count if count and total == total else None
 
 
 def choices_on_host(calls: Sequence[Call]) -> dict[Call, Tensor]:

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor
 
 from loopserve_cli.heads import HeadFigures
-from loopserve_cli.policies.prefill.base import PrefillPolicy
+from loopserve_cli.policies.prefill.base import BlockPolicy, LinePolicy
 from loopserve_cli.policies.prefill.chosen import ChosenLines
 from loopserve_cli.policies.prefill.costs import Costs
 from loopserve_cli.policies.prefill.device_costs import costs_for
 from loopserve_cli.policies.prefill.heads import head_figures
-from loopserve_cli.policies.prefill.report import Call, Choice, PrefillReport, report_of
+from loopserve_cli.policies.prefill.plans import AttentionPlan, LinePlan, plan_of
+from loopserve_cli.policies.prefill.report import Call, PrefillReport, report_of
 from loopserve_cli.timers import Spans
 from loopserve_kernels.dense import dense_attention
 from loopserve_kernels.device import on_gpu
 from loopserve_kernels.entries import causal_entries
-from loopserve_kernels.index import make_index
-from loopserve_kernels.tile_index import Index
-from loopserve_kernels.vertical_slash import block_shape, vertical_slash
 
 
 class PrefillTurn:
@@ -30,7 +28,9 @@ class PrefillTurn:
     What is chosen is kept in `chosen`, where that is given.
     """
 
-    def __init__(self, policy: PrefillPolicy, layers: int | None = None, chosen: ChosenLines | None = None) -> None:
+    def __init__(
+        self, policy: LinePolicy | BlockPolicy, layers: int | None = None, chosen: ChosenLines | None = None
+    ) -> None:
         """Nothing done yet."""
         self.policy = policy
         self.chosen = chosen
@@ -103,36 +103,32 @@ class PrefillTurn:
     def _sparse(
         self, layer: int, asked: list[int], query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Attention of the asked groups, whose tensors these are, over the lines that the policy chooses."""
+        """Attention of the asked groups, whose tensors these are, over what the policy chooses."""
         rows = self.policy.dense_rows if self.last_chunk else 0
         with self._choosing.span(query.device):
-            index = self._plan(layer, asked, query[0], key[0], scaling, rows)
-        if index is None:
+            plan = self._plan(layer, asked, query[0], key[0], scaling, rows)
+        if plan is None:
             return self._dense(layer, asked, query, key, value, scaling)
-        self.policy.routes.found(layer, asked, key.shape[2], index.dense)
+        self.policy.routes.found(layer, asked, key.shape[2], plan.dense)
         with self.attending(query.device):
             # On a CPU it costs nothing to look whether any head is sparse; a GPU would have to be waited for.
-            if not on_gpu(query) and bool(index.dense.all()):
+            if not on_gpu(query) and bool(plan.dense.all()):
                 return dense_attention(query, key, value, scaling)
-            return vertical_slash(query[0], key[0], value[0], index, scaling, rows)[None]
+            return plan.attend(query[0], key[0], value[0], scaling)[None]
 
     def _plan(
         self, layer: int, asked: Sequence[int], query: Tensor, key: Tensor, scaling: float, dense_rows: int
-    ) -> Index | None:
-        """The index to execute, heads flagged dense where that is cheaper; None when the policy wants all of it."""
+    ) -> AttentionPlan | None:
+        """The plan to execute, heads flagged dense where that is cheaper; None when the policy wants all of it."""
         new, keys = query.shape[1], key.shape[1]
-        shape = block_shape(query.shape[2], query.dtype, query.device)
-        lines = self.policy.lines(query, key, scaling, shape[0])
-        if lines is None:
-            return None
         causal = causal_entries(new, keys)
-        index = make_index(lines, new, keys, *shape, dense_rows, self._most_density(query) * causal)
-        assert index.entries is not None
-        choice = Choice(index.dense, index.entries, lines.coverage, lines.vertical_count, lines.slash_count)
-        self._calls.append(Call(layer, new, query.shape[0], causal, choice, tuple(asked)))
-        if self.chosen is not None:
-            self.chosen.chose(layer, query, key, lines, index)
-        return index
+        plan = plan_of(self.policy, query, key, scaling, dense_rows, self._most_density(query) * causal)
+        if plan is None:
+            return None
+        self._calls.append(Call(layer, new, query.shape[0], causal, plan.choice(), tuple(asked)))
+        if self.chosen is not None and isinstance(plan, LinePlan):
+            self.chosen.chose(layer, query, key, plan.lines, plan.index)
+        return plan
 
     def _pays(self, query: Tensor, keys: int) -> bool:
         """Whether lines are worth choosing for query [1, H, n, D]."""
