@@ -179,7 +179,7 @@ def test_bench_turns_flags_become_options(monkeypatch: pytest.MonkeyPatch) -> No
         ("chat --dtype int3", "unknown dtype 'int3'; choose one of auto, float32, float16, bfloat16"),
         ("chat --quant q4", "unknown quantisation 'q4'; choose one of nf4, int8"),
         ("chat --device tpu", "unknown device 'tpu'; choose auto, cpu, cuda or cuda:N"),
-        ("chat --profile nope", "no profile 'nope'; known: a-shape, adakv, full,"),
+        ("chat --profile nope", "no profile 'nope'; known: a-shape, adakv, expected-attention,"),
         ("chat --set alpha", "--set 'alpha' is not SECTION.KEY=VALUE"),
         ("profiles check pyproject.ini", "pyproject.ini: a profile is a .toml file"),
         ("profiles check nowhere.toml", "nowhere.toml: no such file; check the path"),

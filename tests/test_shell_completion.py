@@ -52,7 +52,7 @@ def test_profiles(tab: Tab) -> None:
 def test_settings(tab: Tab) -> None:
     keys = tab("chat", "--set", "")
     assert {"prefill.policy=", "prefill.alpha=", "keep.budget=", "retain.tier="} <= set(keys)
-    assert tab("replay", "demo", "--set", "keep.f") == ["keep.first=", "keep.follow=", "keep.floor="]
+    assert tab("replay", "demo", "--set", "keep.f") == ["keep.first=", "keep.follow=", "keep.floor=", "keep.future="]
     assert tab("chat", "--set", "retain") == ["retain.tier=device", "retain.tier=host", "retain.tier=evict"]
     # Two, so that no shell puts a blank behind the "=".
     assert tab("chat", "--set", "prefill.al") == ["prefill.alpha=", "prefill.alpha=0.95"]

@@ -12,6 +12,8 @@ from rich.text import Text
 
 # From here on there is room for a column of ranges; below, they stand behind the meanings.
 WIDE = 110
+# Here every setting fits a line.
+WIDEST = 160
 # Below, meanings have lines of their own.
 NARROW = 72
 CHANGED = "*"
@@ -45,8 +47,11 @@ class SettingsTable:
         table = Table(box=None, pad_edge=False)
         table.add_column("setting", no_wrap=True)
         table.add_column("value", overflow="fold", max_width=width // 4)
-        if width >= WIDE:
-            table.add_column("range", overflow="fold", max_width=26 if width < 160 else width // 3)
+        if width >= WIDEST:
+            # Many names are cut short: /set KEY has all of them.
+            table.add_column("range", overflow="ellipsis", no_wrap=True, max_width=width // 3)
+        elif width >= WIDE:
+            table.add_column("range", overflow="fold", max_width=26)
         table.add_column("meaning")
         for row in self.rows:
             meaning = Text(row.meaning, style="dim")
